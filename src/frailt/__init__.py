@@ -1,0 +1,57 @@
+"""Language models that think longer instead of growing larger.
+
+    import frailt
+
+    teller = frailt.load("runs/1x8-d64")
+    print(teller.generate(["Once upon a time"])[0])
+
+What is named here is loaded at first use, so that ``import frailt`` is quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+_HOMES = {
+    "FraiLT": "frailt.model.frailt",
+    "InputError": "frailt.errors",
+    "ModelConfig": "frailt.model.frailt",
+    "Sampling": "frailt.inference.sampling",
+    "Storyteller": "frailt.inference.generate",
+    "Tokenizer": "frailt.data.tokenizer",
+    "TrainConfig": "frailt.training.config",
+    "compare": "frailt.paper.compare",
+    "load": "frailt.inference.generate",
+    "prepare": "frailt.data.prepare",
+    "train": "frailt.training.trainer",
+}
+
+__all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
+    "FraiLT",
+    "InputError",
+    "ModelConfig",
+    "Sampling",
+    "Storyteller",
+    "Tokenizer",
+    "TrainConfig",
+    "compare",
+    "load",
+    "prepare",
+    "train",
+]
+
+if TYPE_CHECKING:
+    from frailt.data.prepare import prepare
+    from frailt.data.tokenizer import Tokenizer
+    from frailt.errors import InputError
+    from frailt.inference.generate import Storyteller, load
+    from frailt.inference.sampling import Sampling
+    from frailt.model.frailt import FraiLT, ModelConfig
+    from frailt.paper.compare import compare
+    from frailt.training.config import TrainConfig
+    from frailt.training.trainer import train
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'frailt' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,385 @@
+"""The command line: parse, call one function, print."""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from frailt.errors import InputError
+
+Words = tyro.conf.Positional
+
+
+def prepare(args: list[str]) -> None:
+    """Turn stories into a folder of tokens."""
+    from frailt.data.prepare import PrepareConfig, prepare
+
+    config = _parse(PrepareConfig, "prepare", args, prepare.__doc__)
+    result = prepare(config, progress=sys.stderr.isatty())
+    train, valid = result.manifest["train"], result.manifest["valid"]
+    print(
+        f"{result.folder}: {train['stories']:,} training stories ({train['tokens']:,} tokens), "
+        f"{valid['stories']:,} for validation ({valid['tokens']:,} tokens)"
+        + ("" if result.fresh else ", prepared before")
+    )
+
+
+def train(args: list[str]) -> None:
+    """Train one model into a run folder."""
+    from frailt.training.config import TrainConfig
+    from frailt.training.presets import PRESETS
+    from frailt.training.progress import ProgressLine
+    from frailt.training.trainer import train
+
+    @dataclass(frozen=True, kw_only=True)
+    class Command:
+        config: TrainConfig
+        preset: Literal["paper", "llama2c", "demo"] = "paper"
+        """Where the other options start from: a cell of the paper, llama2.c's recipe, or a minute's try."""
+        data: Path | None = None
+        """Folder made by `frailt prepare`; unset: the embedded story world."""
+        out: Path | None = None
+        """Run folder; unset: runs/ and a name from shape and width."""
+        resume: bool = False
+        """Go on with the run in the folder, if there is one."""
+
+    name = next((value for flag, value in zip(args, args[1:], strict=False) if flag == "--preset"), "paper")
+    preset = PRESETS.get(name, PRESETS["paper"])
+    command = _parse(Command, "train", args, train.__doc__, default=Command(config=preset()))
+    config = command.config
+    out = command.out or Path("runs") / f"{_slug(config.model.shape)}-d{config.model.dim}"
+    with ProgressLine() as line:
+        result = train(config, _corpus(command.data), out, resume=command.resume, report=lambda p: line(out.name, p))
+    print(
+        f"{out}: validation loss {result.loss.nats_per_token:.4f} nats/token, {result.loss.bits_per_byte:.4f} bits/byte "
+        f"after {result.tokens:,} tokens; loss curve in {out / 'loss.png'}"
+    )
+
+
+def evaluate(args: list[str]) -> None:
+    """Measure the loss of a model on a text."""
+    from frailt.evaluation.loss import pass_losses, stream_loss
+    from frailt.evaluation.text import encode_text
+    from frailt.inference.generate import load
+    from frailt.model.shape import Shape
+
+    @dataclass(frozen=True, kw_only=True)
+    class Command:
+        model: Words[Path]
+        """Run folder, saved model, or llama2.c .bin."""
+        text: tuple[Path, ...]
+        """Text files: plain, .xz, .gz or .zst, stories closed by <|endoftext|>."""
+        tokenizer: Path | None = None
+        """Tokenizer of a .bin; unset: the tok*.model or tok*.bin beside it."""
+        passes: bool = False
+        """Also the loss with 1 to 2M passes, and how far each pass moves state and prediction."""
+        device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+        """Where to compute."""
+        json: bool = False
+        """Print JSON."""
+
+    command = _parse(Command, "evaluate", args, evaluate.__doc__)
+    teller = load(command.model, command.tokenizer)
+    model = teller.model.to(_device(command.device))
+    tokens, size = encode_text(list(command.text), teller.tokenizer)
+    loss = stream_loss(model, tokens, text_bytes=size)
+    found: dict[str, Any] = {
+        "model": str(command.model),
+        "text": [str(path) for path in command.text],
+        "tokens": loss.tokens,
+        "bytes": loss.bytes,
+        "nats_per_token": loss.nats_per_token,
+        "bits_per_byte": loss.bits_per_byte,
+    }
+    if command.passes:
+        trained = max(group.iterations for group in Shape.parse(model.config.shape).groups)
+        found["trained_passes"] = trained
+        found["passes"] = [
+            {
+                "passes": p.passes,
+                "nats_per_token": p.loss.nats_per_token,
+                "bits_per_byte": p.loss.bits_per_byte,
+                "relative_l2": p.change,
+                "kl": p.divergence,
+            }
+            for p in pass_losses(model, tokens, most=2 * trained, text_bytes=size)
+        ]
+    if command.json:
+        print(json.dumps(found, indent=2))
+        return
+    print(f"{loss.nats_per_token:.4f} nats/token, {loss.bits_per_byte:.4f} bits/byte over {loss.tokens:,} tokens")
+    if command.passes:
+        print("passes  nats/token  bits/byte  relative L2      KL")
+        for p in found["passes"]:
+            moved = "" if p["kl"] is None else f"{p['relative_l2']:11.4f}  {p['kl']:6.4f}"
+            mark = "  (as trained)" if p["passes"] == found["trained_passes"] else ""
+            print(f"{p['passes']:6}  {p['nats_per_token']:10.4f}  {p['bits_per_byte']:9.4f}  {moved}{mark}")
+
+
+def story(args: list[str]) -> None:
+    """Tell a story."""
+    from frailt.inference.generate import load
+    from frailt.inference.sampling import Sampling
+
+    @dataclass(frozen=True, kw_only=True)
+    class Command:
+        beginning: Words[str] = "Once upon a time"
+        """How the story begins."""
+        model: Path | None = None
+        """Run folder, saved model, or llama2.c .bin; unset: the newest in runs/."""
+        tokenizer: Path | None = None
+        """Tokenizer of a .bin; unset: the tok*.model or tok*.bin beside it."""
+        passes: int | None = None
+        """Passes through each group that has several; unset: as trained."""
+        sampling: Sampling = field(default_factory=Sampling)
+        device: Literal["auto", "cpu", "cuda", "mps"] = "cpu"
+        """Where to compute. Small models write fastest on the CPU."""
+
+    command = _parse(Command, "story", args, story.__doc__)
+    teller = load(command.model or _newest_run(), command.tokenizer)
+    teller.model.to(_device(command.device))
+    print(command.beginning.rstrip(" "), end="", flush=True)
+    for piece in teller.stream(command.beginning, command.sampling, iterations=command.passes):
+        print(piece, end="", flush=True)
+    print()
+
+
+def compare(args: list[str]) -> None:
+    """Train models side by side, and show what the passes are worth."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from frailt.model.frailt import ModelConfig
+    from frailt.paper.compare import HEADERS, CompareConfig, caption, cells, compare
+    from frailt.training.config import OptimizerConfig, TrainConfig
+    from frailt.training.progress import ProgressLine
+
+    @dataclass(frozen=True, kw_only=True)
+    class Command:
+        shapes: str = "1,1^8,8"
+        """Models, joined by commas. An encoding may follow a colon: 1^8:none, 1^8:sinusoidal."""
+        dim: int = 64
+        """Width of every model."""
+        tokens: int = 4_000_000
+        """Training budget of every model."""
+        seeds: str = "0"
+        """Seeds, joined by commas; every model is trained with each."""
+        data: Path | None = None
+        """Folder made by `frailt prepare`; unset: the embedded story world."""
+        out: Path | None = None
+        """Folder for runs, table and figure; unset: runs/compare and the width."""
+        lr: float = OptimizerConfig().lr
+        """Peak learning rate."""
+        batch: int = TrainConfig().batch
+        """Sequences in one step."""
+        context: int = 512
+        """Longest sequence, in tokens."""
+        heads: int = 8
+        """Attention heads."""
+        kv_heads: int | None = None
+        """Key and value heads; unset: as many as heads."""
+        precision: Literal["float32", "bfloat16"] = "float32"
+        """Of matrix products."""
+        compile: bool = False
+        """Compile the block with torch.compile."""
+        device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+        """Where to compute."""
+
+    command = _parse(Command, "compare", args, compare.__doc__)
+    corpus = _corpus(command.data)
+    base = TrainConfig(
+        model=ModelConfig(
+            dim=command.dim,
+            heads=command.heads,
+            kv_heads=command.kv_heads,
+            context=command.context,
+            vocab_size=corpus.vocab_size,
+        ),
+        optimizer=OptimizerConfig(lr=command.lr),
+        tokens=command.tokens,
+        batch=command.batch,
+        precision=command.precision,
+        compile=command.compile,
+        device=command.device,
+    )
+    try:
+        seeds = tuple(int(seed) for seed in command.seeds.split(","))
+    except ValueError:
+        raise InputError(f"seeds {command.seeds!r} are not whole numbers joined by commas") from None
+    config = CompareConfig(shapes=tuple(command.shapes.split(",")), seeds=seeds, base=base)
+    out = command.out or Path("runs") / f"compare-d{command.dim}"
+    with ProgressLine() as line:
+        result = compare(config, corpus, out, report=line)
+    table = Table(*HEADERS[:1], caption=caption(result), caption_justify="left")
+    for header in HEADERS[1:]:
+        table.add_column(header, justify="right")
+    for row in cells(result):
+        table.add_row(*row)
+    Console().print(table)
+    print(f"Figure: {out / 'compare.png'}   Table: {out / 'table.md'}   All figures: {out / 'compare.json'}")
+
+
+def plan(args: list[str]) -> None:
+    """Show a model's standard twins: equal depth, equal parameters, equal FLOPs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from frailt.model.counts import activation_bytes
+    from frailt.model.frailt import ModelConfig
+    from frailt.paper.plan import plan
+
+    config = _parse(ModelConfig, "plan", args, plan.__doc__)
+    headers = ("", "shape", "width", "hidden", "parameters", "FLOPs/token", "weights", "cache", "activations")
+    table = Table(*headers, caption="Memory in float32; cache of one full context; activations of training 1 sequence.")
+    for twin in plan(config):
+        table.add_row(
+            twin.rule,
+            twin.config.shape,
+            str(twin.config.dim),
+            str(twin.config.hidden_dim),
+            f"{twin.counts.parameters:,}",
+            f"{twin.counts.flops / 1e6:.2f} M",
+            _megabytes(twin.counts.weight_bytes),
+            _megabytes(twin.counts.cache_bytes),
+            _megabytes(activation_bytes(twin.config, batch=1)),
+        )
+    Console().print(table)
+
+
+def info(args: list[str]) -> None:
+    """Describe a model."""
+    from frailt.files import read_json
+    from frailt.model.checkpoint import load_model
+    from frailt.model.counts import count
+    from frailt.training.run_folder import RunFolder
+
+    @dataclass(frozen=True, kw_only=True)
+    class Command:
+        model: Words[Path]
+        """Run folder, saved model, or llama2.c .bin."""
+
+    command = _parse(Command, "info", args, info.__doc__)
+    config = load_model(command.model).config
+    counts = count(config)
+    print(f"shape {config.shape}: effective depth {config.depth}, width {config.dim}, {config.heads} heads")
+    print(f"encoding {config.encoding}, vocabulary {config.vocab_size}, context {config.context}")
+    print(f"{counts.parameters:,} parameters ({_megabytes(counts.weight_bytes)} in float32)")
+    print(f"{counts.flops / 1e6:.2f} MFLOPs per token, cache {_megabytes(counts.cache_bytes)} at full context")
+    if (command.model / "run.json").is_file():
+        record = read_json(command.model / "run.json")
+        result = RunFolder(command.model).result
+        state = f"validation loss {result['valid_loss']:.4f} after {result['tokens']:,} tokens" if result else "not complete"
+        print(f"trained on {record['data']['name']}, seed {record['config']['seed']}: {state}")
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "prepare": prepare,
+    "train": train,
+    "compare": compare,
+    "evaluate": evaluate,
+    "story": story,
+    "plan": plan,
+    "info": info,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    args = sys.argv[1:] if argv is None else argv
+    if not args or args[0] in ("-h", "--help"):
+        print("usage: frailt COMMAND [OPTIONS]\n")
+        print("Language models that think longer instead of growing larger.\n")
+        for name, command in COMMANDS.items():
+            print(f"  {name:9} {(command.__doc__ or '').splitlines()[0]}")
+        print("\n`frailt COMMAND --help` shows its options.")
+        return 0
+    if args[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"frailt {version('frailt')}")
+        return 0
+    try:
+        if args[0] not in COMMANDS:
+            raise InputError(f"there is no command {args[0]!r}; choose one of {', '.join(COMMANDS)}")
+        COMMANDS[args[0]](args[1:])
+        return 0
+    except InputError as error:
+        print(f"frailt: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader has left (`| head`); keep Python from complaining when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"frailt: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nfrailt: stopped; what was saved is kept, and training goes on with --resume", file=sys.stderr)
+        return 130
+
+
+def _parse(kind: Any, verb: str, args: list[str], description: str | None, **default: Any) -> Any:
+    summary = (description or "").split("\n\n")[0]
+    return tyro.cli(
+        kind,
+        prog=f"frailt {verb}",
+        description=summary,
+        args=_plain_counts(args),
+        **default,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+    )
+
+
+def _plain_counts(args: list[str]) -> list[str]:
+    """Token counts like 4M or 250k as plain numbers."""
+    units = {"k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
+    plain = list(args)
+    for i, (flag, value) in enumerate(zip(args, args[1:], strict=False)):
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmb])", value.lower())
+        if flag in ("--tokens", "--eval-tokens", "--eval_tokens") and match:
+            plain[i + 1] = str(round(float(match[1]) * units[match[2]]))
+    return plain
+
+
+def _corpus(folder: Path | None) -> Any:
+    """The prepared data in a folder, or the embedded story world, made at first use."""
+    from frailt.data.batches import Corpus
+    from frailt.data.prepare import PrepareConfig, prepare
+
+    if folder is not None:
+        return Corpus(folder)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    count = 20_000
+    config = PrepareConfig(out=cache / "frailt" / f"story-world-{count}", world=count)
+    print("no --data given: using the embedded story world", file=sys.stderr)
+    return Corpus(prepare(config, progress=sys.stderr.isatty()).folder)
+
+
+def _newest_run() -> Path:
+    """The model in runs/ that was written last."""
+    found = [*Path("runs").glob("*/model.safetensors"), *Path("runs").glob("*/runs/*/model.safetensors")]
+    if not found:
+        raise InputError("there is no model in runs/; train one with `frailt train`, or name one with --model")
+    return max(found, key=lambda path: path.stat().st_mtime).parent
+
+
+def _device(name: str) -> Any:
+    from frailt.training.trainer import choose_device
+
+    return choose_device(name)
+
+
+def _slug(shape: str) -> str:
+    from frailt.paper.compare import run_name
+
+    return run_name(shape, 0).removesuffix("-s0")
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.2f} MB"

@@ -1,0 +1,275 @@
+"""Stories to a folder of tokens: what ``frailt prepare`` does.
+
+The folder holds ``train.bin`` and ``valid.bin`` (16-bit little-endian tokens; each story is BOS and
+its tokens, without an end token), ``tokenizer.json``, and ``manifest.json``, which says where they
+came from and how much they hold.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from frailt.data.encoding import write_tokens
+from frailt.data.storyworld import stories
+from frailt.data.text import StoryReader
+from frailt.data.tokenizer import FIXED, LARGEST, Tokenizer
+from frailt.errors import InputError
+from frailt.files import read_json, sha256, write_json
+
+FORMAT = 1
+"""The version of the folder's layout and manifest."""
+SAMPLE = 32 << 20
+"""A new tokenizer is trained on the training stories of the first 32 MiB of text."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrepareConfig:
+    """Where stories come from and where their tokens go. Give one of ``text``, ``hub`` and ``world``."""
+
+    out: Path
+    """Folder to make."""
+    text: tuple[Path, ...] = ()
+    """Text files with stories, each closed by a line <|endoftext|>; plain, .xz, .gz or .zst."""
+    valid: tuple[Path, ...] = ()
+    """Files with validation stories; by default some of the stories are held out."""
+    hub: Literal["v1", "v2"] | None = None
+    """Download TinyStories, or its GPT-4 version v2, with its validation stories."""
+    world: int | None = None
+    """Number of stories to make up without any file or network."""
+    seed: int = 0
+    """Seed of the made-up stories."""
+    tokenizer: Path | None = None
+    """Tokenizer to use (tokenizer.json, *.model, *.bin or a folder); by default one is trained."""
+    vocab_size: int = 512
+    """Pieces of a trained tokenizer."""
+    valid_fraction: float = 0.01
+    """Share of the stories that is held out where no validation files are given."""
+    workers: int | None = None
+    """Processes that encode; by default one for each core, for texts that are worth it."""
+
+    def __post_init__(self) -> None:
+        if [bool(self.text), self.hub is not None, self.world is not None].count(True) != 1:
+            raise InputError("give exactly one source of stories: text files, hub, or world")
+        if self.valid and self.hub is not None:
+            raise InputError("hub brings its own validation stories; leave valid out")
+        if self.world is not None and self.world < 1:
+            raise InputError(f"world is {self.world}; give the number of stories to make, at least 1")
+        if not 0 < self.valid_fraction < 1:
+            raise InputError(f"valid_fraction is {self.valid_fraction}; choose one between 0 and 1")
+        if not len(FIXED) < self.vocab_size <= LARGEST:
+            limits = f"{len(FIXED) + 1} to {LARGEST}"
+            raise InputError(f"vocab_size is {self.vocab_size}; choose one from {limits}")
+        if self.workers is not None and self.workers < 1:
+            raise InputError(f"workers is {self.workers}; choose at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """A complete folder."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    fresh: bool
+    """False if the folder was there already, made from the same sources with the same settings."""
+
+
+def prepare(config: PrepareConfig, *, progress: bool = False) -> Prepared:
+    """Make the folder ``config.out``, or return it if it was made before in the same way.
+
+    It appears complete, in one step, or not at all: interrupt it and run it again at will. A story
+    is never on both sides: without validation files the hash of its text decides the side, and with
+    them training stories that equal a validation story are dropped. Memory does not grow with
+    the text, but for 16 bytes a validation story.
+
+    Several ``workers`` are processes, so a script calls this under ``if __name__ == "__main__"``.
+
+    Raises:
+        InputError: the sources or the tokenizer cannot be used, or ``out`` holds something else.
+        OSError: the disk is full or cannot be written; nothing is left behind.
+    """
+    out = config.out.resolve()
+    if out.exists() and not (out / "manifest.json").is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{config.out} exists and is not a prepared folder; choose another")
+    split = _Split(config)
+    tokenizer = Tokenizer.load(config.tokenizer) if config.tokenizer else None
+    wanted = {
+        "format": FORMAT,
+        "sources": split.sources,
+        "settings": {
+            "vocab_size": tokenizer.vocab_size if tokenizer else config.vocab_size,
+            "tokenizer": tokenizer.digest if tokenizer else None,
+            "valid_fraction": None if split.valid else config.valid_fraction,
+        },
+    }
+    if (out / "manifest.json").is_file():
+        return Prepared(folder=config.out, manifest=_existing(config.out, wanted), fresh=False)
+
+    with _folder(out) as folder, _bar(progress) as bar:
+        if tokenizer is None:
+            task = bar.add_task("training the tokenizer", total=None)
+            tokenizer = Tokenizer.train(_sample(split), vocab_size=config.vocab_size)
+            bar.remove_task(task)
+        tokenizer.save(folder / "tokenizer.json")
+        task = bar.add_task("encoding", total=split.text.total)
+        sides = write_tokens(
+            split.assign(),
+            tokenizer,
+            folder,
+            workers=config.workers,
+            advanced=lambda: bar.update(task, completed=split.text.done),
+        )
+        manifest = {
+            **wanted,
+            "tokenizer": tokenizer.digest,
+            "vocab_size": tokenizer.vocab_size,
+            **sides,
+            "dropped": split.dropped,
+        }
+        write_json(folder / "manifest.json", manifest)
+    return Prepared(folder=config.out, manifest=manifest, fresh=True)
+
+
+class _Source(Protocol):
+    """Stories, and how far a pass over them got."""
+
+    done: int
+    total: int
+
+    def __iter__(self) -> Iterator[str]: ...
+
+
+class _World:
+    """The story world as a source."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.total, self.seed, self.done = count, seed, 0
+
+    def __iter__(self) -> Iterator[str]:
+        self.done = 0
+        for story in stories(self.total, seed=self.seed):
+            self.done += 1
+            yield story.text.strip()
+
+
+class _Split:
+    """The sources, and the side of each story."""
+
+    def __init__(self, config: PrepareConfig) -> None:
+        text, valid = config.text, config.valid
+        if config.hub is not None:
+            from frailt.data.hub import fetch  # Its import takes longer than a small preparation.
+
+            train_file, valid_file = fetch(config.hub)
+            text, valid = (train_file,), (valid_file,)
+        self.text: _Source = StoryReader(text)
+        self.sources = [_entry("text", path) for path in text]
+        if config.world is not None:
+            self.text = _World(config.world, config.seed)
+            # The first stories stand for all: enough to notice that the world has changed.
+            first = "\n".join(islice(_World(config.world, config.seed), 100))
+            digest = hashlib.sha256(first.encode()).hexdigest()
+            world = {"name": "story world", "stories": config.world, "seed": config.seed}
+            self.sources = [{"use": "text", **world, "sha256": digest}]
+        self.valid = StoryReader(valid) if valid else None
+        self.sources += [_entry("valid", path) for path in valid]
+        self.fraction = config.valid_fraction
+        self.dropped = 0
+        self._held_out = set[bytes]()
+
+    def assign(self) -> Iterator[tuple[Literal["train", "valid"], str]]:
+        """Each story with its side: validation files first, then the text."""
+        if self.valid is None:
+            limit = int(self.fraction * 2**64)
+            for story in self.text:
+                held_out = int.from_bytes(_digest(story)[:8], "big") < limit
+                yield ("valid" if held_out else "train"), story
+            return
+        for story in self.valid:
+            self._held_out.add(_digest(story))
+            yield "valid", story
+        self.dropped = 0
+        for story in self.text:
+            if _digest(story) in self._held_out:
+                self.dropped += 1
+            else:
+                yield "train", story
+
+
+def _entry(use: str, path: Path) -> dict[str, Any]:
+    return {"use": use, "name": path.name, "sha256": sha256(path), "bytes": path.stat().st_size}
+
+
+def _contents(sources: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Sources without their names: a file may be renamed."""
+    return [{key: value for key, value in source.items() if key != "name"} for source in sources]
+
+
+def _digest(story: str) -> bytes:
+    return hashlib.sha256(story.encode()).digest()[:16]
+
+
+def _sample(split: _Split) -> list[str]:
+    """The training stories of the first ``SAMPLE`` bytes."""
+    sample: list[str] = []
+    size = 0
+    for side, story in split.assign():
+        if side == "train":
+            sample.append(story)
+            size += len(story.encode())
+            if size >= SAMPLE:
+                break
+    return sample
+
+
+def _existing(out: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of a folder that is already there, if it is what is wanted now."""
+    manifest = read_json(out / "manifest.json")
+    changed = [] if manifest.get("format") == FORMAT else ["format"]
+    if _contents(manifest.get("sources", [])) != _contents(wanted["sources"]):
+        changed.append("sources")
+    before, now = manifest.get("settings", {}), wanted["settings"]
+    changed += [f"{key} {before.get(key)}, now {now[key]}" for key in now if before.get(key) != now[key]]
+    if changed:
+        difference = "; ".join(changed)
+        raise InputError(f"{out} was prepared otherwise ({difference}); choose another folder or delete it")
+    for side in ("train", "valid"):
+        file = out / f"{side}.bin"
+        if not file.is_file() or file.stat().st_size != 2 * manifest[side]["tokens"]:
+            raise InputError(f"{file} is missing or damaged; delete {out} and prepare it again")
+    if not (out / "tokenizer.json").is_file():
+        raise InputError(f"{out} has lost its tokenizer.json; delete it and prepare it again")
+    return manifest
+
+
+@contextmanager
+def _folder(out: Path) -> Iterator[Path]:
+    """A temporary folder beside ``out`` that becomes ``out`` on success and is removed otherwise."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
+    try:
+        yield folder
+        mask = os.umask(0)
+        os.umask(mask)
+        folder.chmod(0o777 & ~mask)  # mkdtemp's is private.
+        if out.exists():
+            out.rmdir()  # Empty, or this fails.
+        folder.rename(out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _bar(show: bool) -> Iterator[Progress]:
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not show) as bar:
+        yield bar

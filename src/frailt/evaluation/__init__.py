@@ -1,0 +1,1 @@
+"""Measures of a trained model on text that it has not seen."""

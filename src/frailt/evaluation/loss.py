@@ -1,0 +1,119 @@
+"""Validation loss, in nats per token and in bits per byte, at any number of passes."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from frailt.data.batches import windows
+from frailt.model.frailt import FraiLT
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loss:
+    """Cross-entropy over a text."""
+
+    nats: float
+    """Summed over all tokens."""
+    tokens: int
+    """Targets: every token of the stream but the first."""
+    bytes: int
+    """UTF-8 bytes of the text itself, separators not counted."""
+
+    @property
+    def nats_per_token(self) -> float:
+        """Mean cross-entropy, token weighted: the paper's "validation loss"."""
+        return self.nats / self.tokens
+
+    @property
+    def bits_per_byte(self) -> float:
+        """The same information spread over bytes, so that tokenizers can be compared."""
+        return self.nats / math.log(2) / self.bytes
+
+
+@torch.inference_mode()
+def token_losses(
+    model: FraiLT, tokens: np.ndarray, *, iterations: int | tuple[int, ...] | None = None, batch: int = 16
+) -> np.ndarray:
+    """Cross-entropy of each token but the first, in nats: float64 of shape ``(len(tokens) - 1,)``.
+
+    Args:
+        model: in evaluation mode.
+        tokens: BOS and story, BOS and story, ...; a BOS counts as a target like any other token. The stream is
+            cut into consecutive windows of the model's context, across stories.
+        iterations: passes, as for ``FraiLT.forward``.
+        batch: windows computed at once; it does not change the result.
+    """
+    device = next(model.parameters()).device
+    losses = [
+        F.cross_entropy(
+            model(x.to(device), iterations=iterations).logits.flatten(0, 1),
+            y.flatten().to(device),
+            reduction="none",
+        )
+        for x, y in windows(tokens, context=model.config.context, batch=batch)
+    ]
+    return torch.cat(losses).double().cpu().numpy()
+
+
+def stream_loss(
+    model: FraiLT,
+    tokens: np.ndarray,
+    *,
+    text_bytes: int,
+    iterations: int | tuple[int, ...] | None = None,
+    batch: int = 16,
+) -> Loss:
+    """Loss over a whole stream of tokens that stand for ``text_bytes`` bytes; see ``token_losses``."""
+    losses = token_losses(model, tokens, iterations=iterations, batch=batch)
+    return Loss(nats=float(losses.sum()), tokens=len(losses), bytes=text_bytes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PassLoss:
+    """What one more pass does."""
+
+    passes: int
+    loss: Loss
+    change: float | None
+    """Relative L2 distance between the final states with this many passes and with one fewer,
+    |x_p - x_(p-1)| / |x_p|, mean over tokens; None for the first pass."""
+    divergence: float | None
+    """KL(prediction with p passes || with p - 1), in nats, mean over tokens; None for the first pass."""
+
+
+@torch.inference_mode()
+def pass_losses(
+    model: FraiLT, tokens: np.ndarray, *, most: int, text_bytes: int, batch: int = 16
+) -> list[PassLoss]:
+    """Loss with 1 to ``most`` passes in every group that has more than one, and how far each pass moves.
+
+    Each number of passes is a whole forward pass: with several groups, fewer passes in the first change what
+    the second one sees.
+    """
+    device = next(model.parameters()).device
+    nats, moved, diverged = np.zeros(most), np.zeros(most), np.zeros(most)
+    count = 0
+    for x, y in windows(tokens, context=model.config.context, batch=batch):
+        targets = y.flatten().to(device)
+        count += len(targets)
+        before = None
+        for p in range(most):
+            output = model(x.to(device), iterations=p + 1)
+            state, scores = output.states[-1][-1].flatten(0, 1), output.logits.flatten(0, 1).log_softmax(-1)
+            nats[p] += F.nll_loss(scores, targets, reduction="sum").item()
+            if before is not None:
+                moved[p] += ((state - before[0]).norm(dim=-1) / state.norm(dim=-1)).sum().item()
+                diverged[p] += F.kl_div(before[1], scores, reduction="sum", log_target=True).item()
+            before = state, scores
+    return [
+        PassLoss(
+            passes=p + 1,
+            loss=Loss(nats=float(nats[p]), tokens=count, bytes=text_bytes),
+            change=float(moved[p] / count) if p else None,
+            divergence=float(diverged[p] / count) if p else None,
+        )
+        for p in range(most)
+    ]

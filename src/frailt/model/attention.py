@@ -1,0 +1,89 @@
+"""Rotary positions and causal attention, the one part of a block that looks at other tokens."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from frailt.model.cache import Slot
+from frailt.model.small_heads import causal_small_heads, suits_small_heads
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What every block of one forward pass needs to know about positions."""
+
+    cos: Float[Tensor, "rows time half_head"]
+    sin: Float[Tensor, "rows time half_head"]
+    """Rotary angles of the new tokens; ``rows`` is 1 where all sequences share their positions."""
+    mask: Bool[Tensor, "batch 1 time keys"] | None
+    """True where a query may look. ``None``: everything up to itself, nothing is padded."""
+
+
+def rotary_angles(
+    positions: Int[Tensor, "rows time"], head_dim: int, theta: float
+) -> tuple[Float[Tensor, "rows time half_head"], Float[Tensor, "rows time half_head"]]:
+    """Cosine and sine of ``position * theta^(-2i / head_dim)`` for i below head_dim / 2, in float32."""
+    frequencies = theta ** (-torch.arange(0, head_dim, 2, device=positions.device) / head_dim)
+    angles = positions[..., None].float() * frequencies.float()
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Float[Tensor, "batch heads time head"], view: View) -> Float[Tensor, "batch heads time head"]:
+    """Turn each pair (x[i], x[i + head/2]) by its angle.
+
+    Pairs lie half a head apart, as in transformers' Llama. llama2.c pairs neighbours instead; the two differ by
+    an order of rows in wq and wk, which the import sets right.
+    """
+    first, second = x.chunk(2, dim=-1)
+    cos, sin = view.cos[:, None].to(x.dtype), view.sin[:, None].to(x.dtype)
+    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
+
+
+class Attention(nn.Module):
+    """Multi-head causal self-attention with rotary positions and grouped key-value heads, no biases.
+
+    Args:
+        dim: width of the model.
+        heads: query heads; the head width is ``dim / heads``.
+        kv_heads: key and value heads, a divisor of ``heads``; each serves ``heads / kv_heads`` query heads.
+    """
+
+    def __init__(self, dim: int, heads: int, kv_heads: int) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = heads, kv_heads, dim // heads
+        self.wq = nn.Linear(dim, heads * self.head_dim, bias=False)
+        self.wk = nn.Linear(dim, kv_heads * self.head_dim, bias=False)
+        self.wv = nn.Linear(dim, kv_heads * self.head_dim, bias=False)
+        self.wo = nn.Linear(heads * self.head_dim, dim, bias=False)
+
+    def forward(
+        self, x: Float[Tensor, "batch time dim"], view: View, slot: Slot | None
+    ) -> Float[Tensor, "batch time dim"]:
+        batch, time, _ = x.shape
+        q = self.wq(x).view(batch, time, self.heads, self.head_dim).transpose(1, 2)
+        k = self.wk(x).view(batch, time, self.kv_heads, self.head_dim).transpose(1, 2)
+        v = self.wv(x).view(batch, time, self.kv_heads, self.head_dim).transpose(1, 2)
+        q, k = rotate(q, view), rotate(k, view)
+        if slot is not None:
+            k, v = slot.append(k, v)
+        y = attend(q, k, v, view.mask)
+        return self.wo(y.transpose(1, 2).reshape(batch, time, -1))
+
+
+def attend(
+    q: Float[Tensor, "batch heads time head"],
+    k: Float[Tensor, "batch kv_heads keys head"],
+    v: Float[Tensor, "batch kv_heads keys head"],
+    mask: Bool[Tensor, "batch 1 time keys"] | None,
+) -> Float[Tensor, "batch heads time head"]:
+    """Softmax attention. Without a mask the queries are the last ``time`` of the keys' positions, and causal."""
+    if mask is None and suits_small_heads(q, k):
+        return causal_small_heads(q, k, v)
+    grouped = q.shape[1] != k.shape[1]
+    # One new token sees every key; with no mask, several new tokens come only with an empty cache (see FraiLT).
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=mask is None and q.shape[2] > 1, enable_gqa=grouped
+    )

@@ -1,0 +1,91 @@
+"""Keys and values of tokens already read, so that the next token costs one step.
+
+A block that is passed M times sees M different signals, so it needs M places: the cache has one slot for each
+(group, iteration, block).
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from frailt.errors import InputError
+
+SlotKey = tuple[int, int, int]
+"""(group, iteration, block): group and block from 0, iteration from 1."""
+
+
+class Slot:
+    """The keys and values that one block saw in one pass, in buffers of the cache's capacity."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
+        self.length = 0
+
+    def append(
+        self, k: Float[Tensor, "batch kv_heads time head"], v: Float[Tensor, "batch kv_heads time head"]
+    ) -> tuple[Float[Tensor, "batch kv_heads keys head"], Float[Tensor, "batch kv_heads keys head"]]:
+        """Store new keys and values; return all of them so far."""
+        if self.keys is None or self.values is None:
+            shape = (k.shape[0], k.shape[1], self.capacity, k.shape[3])
+            self.keys, self.values = k.new_empty(shape), v.new_empty(shape)
+        end = self.length + k.shape[2]
+        self.keys[:, :, self.length : end] = k
+        self.values[:, :, self.length : end] = v
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
+class Cache:
+    """What a model remembers of a batch of sequences.
+
+    Args:
+        capacity: most tokens that will be read into it, the padding included.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.length = 0
+        """Tokens read so far, the padding included."""
+        self.real: Bool[Tensor, "batch length"] | None = None
+        """Which of them are text and not padding; ``None`` while nothing was padded."""
+        self.slots: dict[SlotKey, Slot] = {}
+
+    def slot(self, key: SlotKey) -> Slot:
+        """The slot of a (group, iteration, block), made at first use."""
+        if key not in self.slots:
+            self.slots[key] = Slot(self.capacity)
+        return self.slots[key]
+
+    def extend(self, batch: int, time: int, real: Bool[Tensor, "batch time"] | None, device: torch.device) -> None:
+        """Count ``time`` new tokens in. Called once a forward pass, before the blocks fill their slots.
+
+        Raises:
+            InputError: they do not fit.
+        """
+        if self.length + time > self.capacity:
+            raise InputError(
+                f"the cache holds {self.capacity} tokens and {self.length + time} are asked for; make a larger one"
+            )
+        if real is not None or self.real is not None:
+            before = self.real
+            if before is None:
+                before = torch.ones(batch, self.length, dtype=torch.bool, device=device)
+            new = real if real is not None else torch.ones(batch, time, dtype=torch.bool, device=device)
+            self.real = torch.cat((before, new), dim=1)
+        self.length += time
+
+    def select(self, rows: list[int]) -> None:
+        """Keep only these sequences of the batch, in this order."""
+        if self.real is not None:
+            self.real = self.real[rows]
+        for slot in self.slots.values():
+            if slot.keys is not None and slot.values is not None:
+                slot.keys, slot.values = slot.keys[rows], slot.values[rows]
+
+    def bytes(self) -> int:
+        """Memory that its buffers take."""
+        return sum(
+            buffer.nbytes for slot in self.slots.values() for buffer in (slot.keys, slot.values) if buffer is not None
+        )

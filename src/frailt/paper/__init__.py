@@ -1,0 +1,1 @@
+"""The paper's experiment: its published numbers, fair comparisons, and their reports."""

@@ -1,0 +1,78 @@
+"""Twins: which plain models a FraiLT model is to be measured against."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from frailt.errors import InputError
+from frailt.model.counts import Counts, count
+from frailt.model.frailt import ModelConfig
+from frailt.model.shape import Shape
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Twin:
+    """A model of a plan."""
+
+    rule: str
+    """Why it is there."""
+    config: ModelConfig
+    counts: Counts
+
+
+def plan(config: ModelConfig) -> list[Twin]:
+    """A FraiLT model and its standard twins.
+
+    ==================  ==============================================================================
+    shallow             as many blocks as are stored: what the passes start from
+    equal depth         as many blocks as the signal meets, same width: the paper's rule. A pass costs
+                        what a block costs, so this is equal in FLOPs too
+    equal parameters    as deep as that, but narrower, until the parameters are the same
+    equal FLOPs         as shallow as the stored blocks, but wider, until the FLOPs are the same
+    ==================  ==============================================================================
+
+    Raises:
+        InputError: ``config`` is itself a standard model, or no width fits.
+    """
+    shape = Shape.parse(config.shape)
+    if shape.standard:
+        raise InputError(f"shape {shape} is a standard model and has no twins; give one with passes, like 1^8")
+    own = count(config)
+    deep, shallow = standard(config, shape.depth), standard(config, shape.blocks)
+    narrow = _fit(deep, lambda c: count(c).parameters, own.parameters)
+    wide = _fit(shallow, lambda c: count(c).flops, own.flops)
+    return [
+        Twin(rule=rule, config=c, counts=count(c))
+        for rule, c in (
+            ("the model", config),
+            ("shallow", shallow),
+            ("equal depth", deep),
+            ("equal parameters", narrow),
+            ("equal FLOPs", wide),
+        )
+    ]
+
+
+def standard(config: ModelConfig, blocks: int) -> ModelConfig:
+    """The standard model with this many blocks and otherwise the same sizes."""
+    return replace(config, shape=str(blocks))
+
+
+def _fit(config: ModelConfig, cost: Callable[[ModelConfig], int], target: int) -> ModelConfig:
+    """Choose the width, then the feed-forward width, so that ``cost`` comes as near ``target`` as it can.
+
+    The width moves in steps of an even head width, which alone would miss by several per cent; the feed-forward
+    width makes up the rest while staying within a factor of two of its usual 8/3.
+    """
+    step = 2 * config.heads
+    resized = [replace(config, dim=dim, hidden_dim=None) for dim in range(step, 64 * config.dim, step)]
+    # Costs grow with the width: only the widths on either side of the target can hold the best fit.
+    above = next((i for i, c in enumerate(resized) if cost(c) >= target), None)
+    if above is None:
+        raise InputError(f"no width up to {64 * config.dim} gives shape {config.shape} a cost of {target}")
+    best: list[ModelConfig] = []
+    for base in resized[max(above - 1, 0) : above + 1]:
+        usual = base.feed_forward_dim
+        per_unit = cost(replace(base, hidden_dim=usual + 1)) - cost(base)
+        hidden = usual + round((target - cost(base)) / per_unit)
+        best.append(replace(base, hidden_dim=min(max(hidden, usual // 2), 2 * usual)))
+    return min(best, key=lambda c: (abs(cost(c) - target), abs(c.feed_forward_dim - 8 * c.dim / 3)))

@@ -1,0 +1,106 @@
+"""What a training run is: one frozen config, and presets as functions."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from frailt.errors import InputError
+from frailt.model.frailt import ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerConfig:
+    """AdamW, warm-up and cosine."""
+
+    lr: float = 4e-3
+    """Peak learning rate."""
+    beta1: float = 0.9
+    """Decay of the gradient's running mean."""
+    beta2: float = 0.95
+    """Decay of the squared gradient's running mean."""
+    weight_decay: float = 0.1
+    """Decay of weight matrices. Norms and iteration encodings do not decay."""
+    clip: float = 1.0
+    """Largest norm of the whole gradient."""
+    warmup: float = 0.05
+    """Share of the steps in which the rate climbs linearly from 0; it then falls to 0 along a cosine."""
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "clip"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("beta1", "beta2", "warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
+        if self.weight_decay < 0:
+            raise InputError(f"weight_decay is {self.weight_decay}; it must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """One run. Two runs with equal configs on a CPU give equal weights, bit for bit."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """Shape and sizes."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Learning rate and its company."""
+    tokens: int = 4_000_000
+    """Training budget, rounded up to whole steps."""
+    batch: int = 16
+    """Sequences of the model's context in one optimizer step."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, to save memory; the gradient is the whole batch's."""
+    passes: Literal["fixed", "random"] = "fixed"
+    """random: each step draws its number of passes as 1 + Poisson(M - 1), so its mean is the shape's M."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: matrix products in bfloat16; weights, norms and the residual stream stay float32."""
+    compile: bool = False
+    """Compile the block with torch.compile, once for all passes; needs a C++ compiler on a CPU."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute; auto: cuda, else mps, else cpu."""
+    seed: int = 0
+    """Decides the first weights, the data order and random passes."""
+    evaluations: int = 10
+    """Validation losses along the run, evenly spaced; the last one is the result."""
+    eval_tokens: int = 250_000
+    """Validation tokens used for those before the last, which always uses all."""
+    checkpoint_seconds: float = 60.0
+    """Time between saved states, from which --resume goes on."""
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "batch", "accumulate", "evaluations", "eval_tokens"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.batch % self.accumulate:
+            raise InputError(f"accumulate {self.accumulate} must divide batch {self.batch}")
+        if not 0 <= self.seed < 2**31:
+            raise InputError(f"seed is {self.seed}; it must be from 0 to {2**31 - 1}")
+        if self.passes == "random" and all(g.iterations == 1 for g in self.model.groups):
+            raise InputError(f"passes are random, but shape {self.model.shape} has only one pass; use a shape like 1^8")
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Targets in one optimizer step."""
+        return self.batch * self.model.context
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps that the budget pays for."""
+        return -(-self.tokens // self.tokens_per_step)
+
+
+def build_config(kind: type[Any], stored: dict[str, Any], source: str) -> Any:
+    """A config from JSON, nested ones too. A missing or unknown key is refused, not patched.
+
+    Raises:
+        InputError: the keys are not exactly the fields of ``kind``, or a value is out of bounds.
+    """
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    if wrong := sorted(known.keys() ^ stored.keys()):
+        raise InputError(f"{source} does not fit this version: unknown or missing {', '.join(wrong)}")
+    values = {
+        name: build_config(f.type, stored[name], source) if dataclasses.is_dataclass(f.type) else stored[name]
+        for name, f in known.items()
+    }
+    return kind(**values)

@@ -1,0 +1,55 @@
+"""A line that says how a training run is doing, for a person or for a log file."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from frailt.training.trainer import Progress
+
+LOG_SECONDS = 20.0
+"""Time between lines where the output is no terminal."""
+
+
+class ProgressLine:
+    """A bar with loss, speed and time left on a terminal; else a plain line now and then. Writes to stderr."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        columns = TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[state]}")
+        self.bar = Bar(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.name: str | None = None
+        self.logged = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.bar.stop()
+
+    def __call__(self, name: str, progress: Progress) -> None:
+        """Show where the run ``name`` stands."""
+        state = describe(progress)
+        if name != self.name:
+            self.task = self.bar.add_task(name, total=progress.steps, state=state)
+            self.name = name
+        self.bar.update(self.task, completed=progress.step, state=state)
+        done = progress.step == progress.steps
+        if self.bar.disable and (done or time.monotonic() - self.logged > LOG_SECONDS):
+            self.logged = time.monotonic()
+            print(f"{name}: {state}", file=self.console.file, flush=True)
+
+
+def describe(progress: Progress) -> str:
+    """Step, losses, speed and time left in a few words."""
+    seconds = round(progress.seconds_left)
+    left = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    valid = "" if progress.valid_loss is None else f", valid {progress.valid_loss:.3f}"
+    return (
+        f"step {progress.step}/{progress.steps}, loss {progress.loss:.3f}{valid}, "
+        f"{progress.tokens_per_second:,.0f} tokens/s, {left} left"
+    )

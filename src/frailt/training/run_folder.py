@@ -1,0 +1,177 @@
+"""A run folder: everything about one training run, readable while it goes on and after it.
+
+===================  ==========================================================================
+run.json             resolved config, seed, versions, git commit, data hashes
+metrics.jsonl        one line each ten steps, and one for each validation
+config.json          the model's config, with model.safetensors a model that load() reads
+model.safetensors    the weights at the last validation
+tokenizer.json       the tokenizer of its data
+loss.png             training and validation loss against tokens
+resume.pt            state to go on from; deleted when the run is complete
+===================  ==========================================================================
+"""
+
+import dataclasses
+import fcntl
+import json
+import pickle
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from frailt.data.batches import Corpus
+from frailt.errors import InputError
+from frailt.files import read_json, replacing, write_json, write_text
+from frailt.training.config import TrainConfig, build_config
+
+
+class RunFolder:
+    """Access to the files of one run.
+
+    Args:
+        path: the folder; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def start(self, config: TrainConfig, corpus: Corpus, *, resume: bool) -> None:
+        """Make the folder, or check that it holds this same run.
+
+        Raises:
+            InputError: the folder is in use, or holds a run and ``resume`` is false, or holds another run.
+        """
+        record = {
+            "config": dataclasses.asdict(config),
+            "data": {"name": corpus.folder.name, **corpus.digest},
+            **provenance(),
+        }
+        if (self.path / "run.json").exists():
+            if not resume:
+                raise InputError(f"{self.path} holds a run already; add --resume to go on, or choose another --out")
+            stored = self.record()
+            if wrong := _differences(stored["config"], record["config"]):
+                raise InputError(f"{self.path} holds a run with another {wrong[0]}; use its value or another --out")
+            if {**stored["data"], "name": ""} != {**record["data"], "name": ""}:
+                raise InputError(f"{self.path} was trained on other data; use that data or another --out")
+        else:
+            if self.path.exists() and any(self.path.iterdir()):
+                raise InputError(f"{self.path} holds other files and no run; choose another --out")
+            write_json(self.path / "run.json", record)
+        self._hold()
+
+    def _hold(self) -> None:
+        # The lock belongs to the open file: it ends with the process, however that ends.
+        self.lock = (self.path / "run.json").open()
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{self.path} is being trained by another process; wait for it or choose another --out") from None
+
+    def release(self) -> None:
+        """Let others use the folder."""
+        self.lock.close()
+
+    def record(self) -> dict[str, Any]:
+        """What ``run.json`` says."""
+        return read_json(self.path / "run.json")
+
+    def config(self) -> TrainConfig:
+        """The run's config."""
+        return build_config(TrainConfig, self.record()["config"], str(self.path / "run.json"))
+
+    def log(self, **values: Any) -> None:
+        """Add a line to the metrics."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All metrics so far, in order. A last line that was cut off in writing is left out."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return []
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        """Store what ``--resume`` needs, atomically."""
+        with replacing(self.path / "resume.pt") as temporary:
+            torch.save(state, temporary)
+
+    def load_state(self) -> dict[str, Any] | None:
+        """The last stored state, with the metrics cut back to it; ``None`` if the run has not saved one.
+
+        Raises:
+            InputError: the state cannot be read.
+        """
+        path = self.path / "resume.pt"
+        if not path.exists():
+            write_text(self.path / "metrics.jsonl", "")
+            return None
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"{path} is damaged ({reason}); delete it to train this run from its start"
+            ) from None
+        kept = [line for line in self.metrics() if line["step"] <= state["step"]]
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        return state
+
+    def finish(self) -> None:
+        """Drop the state: there is nothing left to go on with."""
+        (self.path / "resume.pt").unlink(missing_ok=True)
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The last metrics line of a complete run; ``None`` while it is not complete."""
+        lines = self.metrics()
+        return lines[-1] if lines and lines[-1].get("final") else None
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, code and machine that a result came from."""
+    here = Path(__file__).parent
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=here, capture_output=True, text=True, check=False
+    )
+    return {
+        "frailt": version("frailt"),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "commit": git.stdout.strip() or None,
+        "machine": machine(),
+    }
+
+
+def machine() -> str:
+    """Processor and cores, or the GPU's name."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0] if names else model
+    return f"{model}, {torch.get_num_threads()} threads"
+
+
+def _differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """Names of the settings in which two configs differ. How often to save does not change a run."""
+    found = []
+    for name in sorted(a.keys() | b.keys()):
+        if name == "checkpoint_seconds":
+            continue
+        left, right = a.get(name), b.get(name)
+        if isinstance(left, dict) and isinstance(right, dict):
+            found += _differences(left, right)
+        elif left != right:
+            found.append(f"{name} ({left}, now {right})")
+    return found

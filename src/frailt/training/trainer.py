@@ -1,0 +1,270 @@
+"""The training loop."""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from frailt.data.batches import Corpus
+from frailt.data.tokenizer import Tokenizer
+from frailt.errors import InputError
+from frailt.evaluation.loss import Loss, stream_loss
+from frailt.model.checkpoint import put_weights, save_model, stored_weights
+from frailt.model.frailt import Block, FraiLT
+from frailt.training.config import TrainConfig
+from frailt.training.figures import draw_losses
+from frailt.training.optimization import learning_rate, make_optimizer
+from frailt.training.run_folder import RunFolder
+
+LOG_EVERY = 10
+"""Steps between metrics lines; also how often the loss is fetched from the device and checked."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """Where a run stands."""
+
+    step: int
+    steps: int
+    loss: float
+    """Mean training loss since the last report, nats per token."""
+    tokens_per_second: float
+    seconds_left: float
+    valid_loss: float | None
+    """The last validation loss so far."""
+
+
+Reporter = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainResult:
+    """A complete run."""
+
+    folder: Path
+    loss: Loss
+    """Over all validation tokens, at the last step."""
+    tokens: int
+    """Tokens trained on."""
+    tokens_per_second: float
+    """Median over the run, validation not counted."""
+
+
+def train(
+    config: TrainConfig, corpus: Corpus, out: Path, *, resume: bool = False, report: Reporter = lambda _: None
+) -> TrainResult:
+    """Train a model into a run folder.
+
+    A run that was cut off, by Ctrl-C or by a power failure, goes on with ``resume=True`` from its last saved
+    state; on a CPU the result is the same, bit for bit, as without the cut. A complete run is not trained again.
+
+    Args:
+        config: what to train.
+        corpus: prepared data; its vocabulary must be the model's.
+        out: the run folder (see ``run_folder.py``).
+        resume: go on with the run in ``out`` if there is one.
+        report: called each ten steps.
+
+    Raises:
+        InputError: config and data do not fit, ``out`` holds something else, the saved state is damaged, or the
+            loss is no longer finite (the last good state is kept).
+        OSError: the disk is full; the last good state is kept.
+    """
+    if corpus.vocab_size != config.model.vocab_size:
+        raise InputError(
+            f"the model has vocab_size {config.model.vocab_size}, the tokenizer of {corpus.folder} {corpus.vocab_size}; "
+            f"set vocab_size to {corpus.vocab_size}"
+        )
+    device = choose_device(config.device)
+    run = RunFolder(out)
+    run.start(config, corpus, resume=resume)
+    try:
+        if run.result is None:
+            Tokenizer.load(corpus.folder).save(out / "tokenizer.json")
+            training = _Training(config, corpus, device)
+            training.restore(run)
+            training.loop(run, report)
+            run.finish()
+        return _result(run, corpus)
+    finally:
+        run.release()
+
+
+class _Training:
+    """Everything that changes while a run goes on."""
+
+    def __init__(self, config: TrainConfig, corpus: Corpus, device: torch.device) -> None:
+        self.config, self.corpus, self.device = config, corpus, device
+        torch.manual_seed(config.seed)
+        self.model = FraiLT(config.model).to(device)
+        self.optimizer = make_optimizer(self.model, config.optimizer)
+        self.step = 0
+        if config.compile:
+            compile_blocks(self.model)
+
+    def restore(self, run: RunFolder) -> None:
+        """Go back to the last saved state, if there is one."""
+        state = run.load_state()
+        if state is not None:
+            put_weights(self.model, state["model"], str(run.path / "resume.pt"))
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step = state["step"]
+
+    def loop(self, run: RunFolder, report: Reporter) -> None:
+        """Train to the end of the budget."""
+        config = self.config
+        validate_at = {round(config.steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
+        valid_loss = next((m["valid_loss"] for m in reversed(run.metrics()) if "valid_loss" in m), None)
+        saved, speeds = time.monotonic(), list[float]()
+        since, losses = time.perf_counter(), list[Tensor]()
+        good = self.step
+        try:
+            while self.step < config.steps:
+                losses.append(self.train_step())
+                self.step += 1
+                last = self.step == config.steps
+                if self.step % LOG_EVERY == 0 or last or self.step in validate_at:
+                    loss = torch.stack(losses).mean().item()
+                    speeds.append(len(losses) * config.tokens_per_step / (time.perf_counter() - since))
+                    if not math.isfinite(loss):
+                        raise InputError(
+                            f"the loss is {loss} at step {self.step}; the state of step {good} is kept. "
+                            f"Lower lr (now {config.optimizer.lr:g}) or lengthen warmup, into another --out"
+                        )
+                    run.log(
+                        step=self.step,
+                        tokens=self.step * config.tokens_per_step,
+                        loss=loss,
+                        lr=learning_rate(self.step - 1, config.steps, config.optimizer),
+                        tokens_per_second=round(speeds[-1]),
+                    )
+                    pace = float(np.median(speeds[-50:]))
+                    report(
+                        Progress(
+                            step=self.step,
+                            steps=config.steps,
+                            loss=loss,
+                            tokens_per_second=pace,
+                            seconds_left=(config.steps - self.step) * config.tokens_per_step / pace,
+                            valid_loss=valid_loss,
+                        )
+                    )
+                    if self.step in validate_at:
+                        valid_loss = self.validate(run, last)
+                    if last or time.monotonic() - saved > config.checkpoint_seconds:
+                        self.save(run)
+                        good, saved = self.step, time.monotonic()
+                    since, losses = time.perf_counter(), []
+        except KeyboardInterrupt:
+            if good < self.step and all(torch.isfinite(p).all() for p in self.model.parameters()):
+                self.save(run)
+            raise
+
+    def train_step(self) -> Tensor:
+        """One optimizer step; the mean loss of its batch, still on the device."""
+        config = self.config
+        x, y = self.corpus.train.batch(
+            self.step, batch=config.batch, context=config.model.context, seed=config.seed
+        )
+        rate = learning_rate(self.step, config.steps, config.optimizer)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        total = torch.zeros((), device=self.device)
+        for part_x, part_y in zip(x.chunk(config.accumulate), y.chunk(config.accumulate), strict=True):
+            with autocast(config, self.device):
+                logits = self.model(part_x.to(self.device), iterations=self.passes()).logits
+            loss = F.cross_entropy(logits.flatten(0, 1), part_y.flatten().to(self.device)) / config.accumulate
+            loss.backward()
+            total += loss.detach()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return total
+
+    def passes(self) -> tuple[int, ...] | None:
+        """The number of passes of this step, by group."""
+        if self.config.passes == "fixed":
+            return None
+        random = np.random.default_rng([self.config.seed, self.step])
+        return tuple(
+            1 + int(random.poisson(g.iterations - 1)) if g.iterations > 1 else 1 for g in self.config.model.groups
+        )
+
+    def validate(self, run: RunFolder, last: bool) -> float:
+        tokens = self.corpus.valid.tokens if last else self.corpus.valid.tokens[: self.config.eval_tokens]
+        self.model.eval()
+        with autocast(self.config, self.device):
+            loss = stream_loss(self.model, tokens, text_bytes=self.corpus.valid_bytes)
+        self.model.train()
+        save_model(self.model, run.path)
+        run.log(
+            step=self.step,
+            tokens=self.step * self.config.tokens_per_step,
+            valid_loss=loss.nats_per_token,
+            **({"nats": loss.nats, "targets": loss.tokens, "final": True} if last else {}),
+        )
+        draw_losses(run.metrics(), run.path / "loss.png", title=f"{self.config.model.shape}, width {self.config.model.dim}")
+        return loss.nats_per_token
+
+    def save(self, run: RunFolder) -> None:
+        run.save_state(
+            {"step": self.step, "model": stored_weights(self.model), "optimizer": self.optimizer.state_dict()}
+        )
+
+
+def measure_speed(config: TrainConfig, corpus: Corpus) -> Callable[[], None]:
+    """A function that does one training step and waits for it, on a fresh model that is kept nowhere."""
+    training = _Training(config, corpus, choose_device(config.device))
+    return lambda: training.train_step().item() and None
+
+
+def compile_blocks(model: FraiLT) -> None:
+    """Compile the body of a block once and use it in every block, pass and group.
+
+    Compiling the whole model would unroll its passes: two minutes for 8^8 where one block takes seconds.
+    """
+    compiled = torch.compile(Block.transform)
+    for module in model.modules():
+        if isinstance(module, Block):
+            module.transform = compiled.__get__(module)
+
+
+def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[Any]:
+    """The precision that ``config`` asks for."""
+    if config.precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for a name.
+
+    Raises:
+        InputError: it is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, here in there.items() if here))
+    if not there[name]:
+        raise InputError(f"device {name} is not available here; use one of {', '.join(k for k, h in there.items() if h)}")
+    return torch.device(name)
+
+
+def _result(run: RunFolder, corpus: Corpus) -> TrainResult:
+    final = run.result
+    assert final is not None
+    speeds = [m["tokens_per_second"] for m in run.metrics() if "tokens_per_second" in m]
+    return TrainResult(
+        folder=run.path,
+        loss=Loss(nats=final["nats"], tokens=final["targets"], bytes=corpus.valid_bytes),
+        tokens=final["tokens"],
+        tokens_per_second=float(np.median(speeds)),
+    )

@@ -1,0 +1,327 @@
+"""The prepared folder: what is in it, and that it is there completely or not at all."""
+
+import errno
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from shared_data import STORIES, TOK512, needs_shared
+
+from frailt.data import encoding, hub
+from frailt.data.prepare import PrepareConfig, prepare
+from frailt.data.tokenizer import BOS, Tokenizer
+from frailt.errors import InputError
+
+
+def some_stories(count: int, seed: int = 0) -> list[str]:
+    draw = random.Random(seed)
+    names, things = ["Lily", "Ben", "Tom", "Mia", "Zoë"], ["ball", "cat", "tree", "red hat", "big dog", "🙂"]
+    return [
+        f"{draw.choice(names)} saw a {draw.choice(things)}.\n"
+        + " ".join(f"It was {draw.randrange(1000)} days old." for _ in range(draw.randrange(1, 5)))
+        for _ in range(count)
+    ]
+
+
+def write(path: Path, stories: list[str]) -> Path:
+    path.write_text("".join(f"{story}\n<|endoftext|>\n" for story in stories), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> PrepareConfig:
+    text = write(tmp_path / "stories.txt", some_stories(2000))
+    return PrepareConfig(text=(text,), out=tmp_path / "out", vocab_size=320, valid_fraction=0.1, workers=1)
+
+
+def stories_in(folder: Path, side: str) -> list[str]:
+    tokens = np.fromfile(folder / f"{side}.bin", dtype="<u2")
+    assert tokens[0] == BOS
+    tokenizer = Tokenizer.load(folder)
+    starts = [*np.flatnonzero(tokens == BOS), len(tokens)]
+    return [tokenizer.decode(tokens[a:b].tolist()) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+
+
+def test_every_story_is_on_one_side_in_order(config: PrepareConfig) -> None:
+    prepare(config)
+    train, valid = stories_in(config.out, "train"), stories_in(config.out, "valid")
+    stories = some_stories(2000)
+    assert len(set(stories)) < len(stories), "the test needs stories that come twice"
+    assert not set(train) & set(valid)
+    assert train == [story for story in stories if story in set(train)]
+    assert valid == [story for story in stories if story in set(valid)]
+    assert len(train) + len(valid) == len(stories)
+    assert 0.05 < len(valid) / len(stories) < 0.15
+
+
+def test_the_manifest_says_what_is_there(config: PrepareConfig) -> None:
+    made = prepare(config)
+    manifest = json.loads((config.out / "manifest.json").read_text())
+    assert made.manifest == manifest
+    assert made.fresh
+    assert {path.name for path in config.out.iterdir()} == {
+        "train.bin",
+        "valid.bin",
+        "tokenizer.json",
+        "manifest.json",
+    }
+    assert manifest["vocab_size"] == 320
+    assert manifest["tokenizer"] == Tokenizer.load(config.out).digest
+    assert manifest["dropped"] == 0
+    source = config.text[0].read_bytes()
+    digest = hashlib.sha256(source).hexdigest()
+    assert manifest["sources"] == [
+        {"use": "text", "name": "stories.txt", "sha256": digest, "bytes": len(source)}
+    ]
+    assert str(config.out.parent) not in json.dumps(manifest)
+    for side in ("train", "valid"):
+        content = (config.out / f"{side}.bin").read_bytes()
+        stories = stories_in(config.out, side)
+        assert manifest[side] == {
+            "stories": len(stories),
+            "tokens": len(content) // 2,
+            "bytes": sum(len(story.encode()) for story in stories),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+
+
+def test_the_side_of_a_story_does_not_depend_on_the_others(config: PrepareConfig, tmp_path: Path) -> None:
+    prepare(config)
+    stories = some_stories(2000)
+    random.Random(1).shuffle(stories)
+    text = write(tmp_path / "shuffled.txt", stories[:1000])
+    other = replace(config, text=(text,), out=tmp_path / "other")
+    prepare(other)
+    assert set(stories_in(other.out, "valid")) <= set(stories_in(config.out, "valid"))
+
+
+def test_training_stories_that_are_validation_stories_are_dropped(
+    config: PrepareConfig, tmp_path: Path
+) -> None:
+    stories = some_stories(2000)
+    held_out = [*stories[:50], "Only here."]
+    made = prepare(replace(config, valid=(write(tmp_path / "valid.txt", held_out),)))
+    assert stories_in(config.out, "valid") == held_out
+    expected = [story for story in stories if story not in held_out]
+    assert stories_in(config.out, "train") == expected
+    assert made.manifest["dropped"] == len(stories) - len(expected) >= 50
+    assert [source["use"] for source in made.manifest["sources"]] == ["text", "valid"]
+
+
+def test_validation_stories_do_not_train_the_tokenizer(config: PrepareConfig, tmp_path: Path) -> None:
+    odd = [f"{story} żżżż ŵŵŵŵ" for story in some_stories(50, seed=1)]
+    text = write(tmp_path / "more.txt", [*some_stories(2000), *odd])
+    prepare(replace(config, text=(text,), valid=(write(tmp_path / "valid.txt", odd),)))
+    assert not any("ż" in piece or "ŵ" in piece for piece in Tokenizer.load(config.out).pieces)
+
+
+def test_workers_and_chunks_change_nothing(
+    config: PrepareConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = prepare(config).manifest
+    monkeypatch.setattr(encoding, "_CHUNK", 5000)
+    two = prepare(replace(config, workers=2, out=tmp_path / "two")).manifest
+    monkeypatch.setattr(encoding, "_INLINE", 3)
+    auto = prepare(replace(config, workers=None, out=tmp_path / "auto")).manifest
+    assert one == two == auto
+
+
+def test_a_tokenizer_can_be_given(config: PrepareConfig, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.train(some_stories(100, seed=5), vocab_size=300)
+    tokenizer.save(tmp_path / "given.json")
+    made = prepare(replace(config, tokenizer=tmp_path / "given.json"))
+    assert made.manifest["vocab_size"] == 300
+    assert made.manifest["tokenizer"] == Tokenizer.load(config.out).digest == tokenizer.digest
+
+
+def test_a_complete_folder_is_recognised(config: PrepareConfig, tmp_path: Path) -> None:
+    first = prepare(config)
+    times = {path: path.stat().st_mtime_ns for path in config.out.iterdir()}
+    renamed = config.text[0].rename(tmp_path / "renamed.txt")
+    for again in (replace(config, text=(renamed,)), replace(config, text=(renamed,), workers=2)):
+        second = prepare(again)
+        assert not second.fresh
+        assert second.manifest == first.manifest
+    assert times == {path: path.stat().st_mtime_ns for path in config.out.iterdir()}
+
+
+def test_other_settings_are_refused(config: PrepareConfig, tmp_path: Path) -> None:
+    prepare(config)
+    before = {path.name: path.read_bytes() for path in config.out.iterdir()}
+    Tokenizer.load(config.out).save(tmp_path / "given.json")
+    text = write(tmp_path / "more.txt", some_stories(10))
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"vocab_size": 321}, "vocab_size 320, now 321"),
+        ({"valid_fraction": 0.2}, "valid_fraction 0.1, now 0.2"),
+        ({"tokenizer": tmp_path / "given.json"}, "tokenizer None, now"),
+        ({"text": (text,)}, "sources"),
+        ({"valid": (text,)}, "sources"),
+    ]
+    for change, says in changes:
+        with pytest.raises(InputError, match=says) as caught:
+            prepare(replace(config, **change))
+        assert "choose another folder or delete it" in str(caught.value)
+    assert before == {path.name: path.read_bytes() for path in config.out.iterdir()}
+
+
+def test_a_damaged_or_foreign_folder_is_refused(config: PrepareConfig, tmp_path: Path) -> None:
+    config.out.mkdir()
+    (config.out / "train.bin").write_bytes(b"someone else's")
+    with pytest.raises(InputError, match="is not a prepared folder"):
+        prepare(config)
+    assert (config.out / "train.bin").read_bytes() == b"someone else's"
+    with pytest.raises(InputError, match="is not a prepared folder"):
+        prepare(replace(config, out=config.text[0]))
+
+    made = replace(config, out=tmp_path / "made")
+    prepare(made)
+    content = (made.out / "train.bin").read_bytes()
+    (made.out / "train.bin").write_bytes(content[:-2])
+    with pytest.raises(InputError, match=r"train\.bin is missing or damaged"):
+        prepare(made)
+    (made.out / "train.bin").write_bytes(content)
+    (made.out / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"lost its tokenizer\.json"):
+        prepare(made)
+
+
+def test_an_empty_folder_may_be_there(config: PrepareConfig) -> None:
+    config.out.mkdir()
+    assert prepare(config).fresh
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interruption_leaves_nothing_and_a_rerun_succeeds(
+    config: PrepareConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, workers: int
+) -> None:
+    expected = prepare(replace(config, out=tmp_path / "expected")).manifest
+    before = set(tmp_path.iterdir())
+    monkeypatch.setattr(encoding, "_CHUNK", 5000)
+    calls = 0
+    add = encoding._TokenFile.add
+
+    def failing(*arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise error
+        add(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(encoding._TokenFile, "add", failing)
+        with pytest.raises(type(error)) as caught:
+            prepare(replace(config, workers=workers))
+    assert caught.value is error
+    assert set(tmp_path.iterdir()) == before
+    assert prepare(replace(config, workers=workers)).manifest == expected
+
+
+def test_ctrl_c_ends_it_with_its_workers(config: PrepareConfig, tmp_path: Path) -> None:
+    write(config.text[0], some_stories(1000) * 100)
+    Tokenizer.train(some_stories(100), vocab_size=300).save(tmp_path / "tokenizer.json")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from frailt.data.prepare import PrepareConfig, prepare\n"
+        "if __name__ == '__main__':\n"
+        "    text, out, tokenizer = map(Path, sys.argv[1:])\n"
+        "    prepare(PrepareConfig(text=(text,), out=out, tokenizer=tokenizer, workers=2))\n"
+    )
+    files = [script, config.text[0], config.out, tmp_path / "tokenizer.json"]
+    command = [sys.executable, *map(str, files)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        deadline = time.monotonic() + 20
+        while not (started := [*tmp_path.glob(".out.*.tmp/train.bin")]) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert started
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGINT or process.returncode == 130
+    assert "KeyboardInterrupt" in errors
+    assert {path.name for path in tmp_path.iterdir()} == {"script.py", "stories.txt", "tokenizer.json"}
+
+
+def test_a_side_without_stories_is_refused(config: PrepareConfig, tmp_path: Path) -> None:
+    few = write(tmp_path / "few.txt", ["One story."])
+    with pytest.raises(InputError, match="no story is left for valid; give a larger valid_fraction"):
+        prepare(replace(config, text=(few,), valid_fraction=1e-9))
+    with pytest.raises(InputError, match="no story is left for train"):
+        prepare(replace(config, text=(few,), valid=(few,)))
+    assert not config.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"text": ()}, "exactly one source"),
+        ({"world": 3}, "exactly one source"),
+        ({"hub": "v2"}, "exactly one source"),
+        ({"text": (), "hub": "v1", "valid": (Path("v"),)}, "leave valid out"),
+        ({"text": (), "world": 0}, "world is 0"),
+        ({"valid_fraction": 0.0}, "valid_fraction is 0.0"),
+        ({"valid_fraction": 1.0}, "valid_fraction is 1.0"),
+        ({"vocab_size": 259}, "vocab_size is 259"),
+        ({"vocab_size": 70_000}, "from 260 to 65535"),
+        ({"workers": 0}, "workers is 0"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(
+    config: PrepareConfig, change: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        replace(config, **change)
+
+
+def test_the_story_world_needs_no_file(tmp_path: Path) -> None:
+    config = PrepareConfig(
+        world=300, seed=3, out=tmp_path / "a", vocab_size=300, valid_fraction=0.1, workers=1
+    )
+    made = prepare(config)
+    assert made.manifest["train"]["stories"] + made.manifest["valid"]["stories"] == 300
+    assert not prepare(config).fresh
+    assert prepare(replace(config, out=tmp_path / "b")).manifest == made.manifest
+    with pytest.raises(InputError, match="sources"):
+        prepare(replace(config, seed=4))
+
+
+def test_the_hub_gives_both_sides(
+    config: PrepareConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    valid = write(tmp_path / "valid.txt", some_stories(20, seed=9))
+    monkeypatch.setattr(hub, "fetch", lambda version: (config.text[0], valid))
+    prepare(replace(config, text=(), hub="v2"))
+    assert stories_in(config.out, "valid") == some_stories(20, seed=9)
+
+
+def test_progress_is_shown_on_standard_error(
+    config: PrepareConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(config)
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    prepare(replace(config, out=tmp_path / "shown"), progress=True)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "encoding" in err
+
+
+@needs_shared
+def test_real_stories_have_the_tokens_that_their_list_says(tmp_path: Path) -> None:
+    text, valid = STORIES / "train_v1.txt.xz", STORIES / "valid_v1.txt.xz"
+    config = PrepareConfig(text=(text,), valid=(valid,), tokenizer=TOK512, out=tmp_path / "v1")
+    manifest = prepare(config).manifest
+    assert manifest["train"]["stories"] == 2957
+    assert round(manifest["train"]["tokens"], -5) == 1_300_000
+    assert (manifest["valid"]["stories"], manifest["dropped"]) == (455, 0)

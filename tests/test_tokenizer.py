@@ -1,0 +1,223 @@
+"""Text to tokens and back: equal to SentencePiece on real text, and without loss on any text."""
+
+import json
+import re
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shared_data import STORIES, TOK512, needs_shared
+
+from frailt.data.text import read_stories
+from frailt.data.tokenizer import BOS, FIXED, SPACE, Tokenizer
+from frailt.errors import InputError
+
+TEXT = """Lily and Ben went to the park. They saw a big red ball, and they played with it all day.
+"Look!" said Lily. "The ball is so big!" Ben said, "Yes, and it is red. I like the ball."
+Then the sun went down, and they went home. The end. They had 12 apples and 12 pears, 1212 in all."""
+OWN = Tokenizer.train([TEXT], vocab_size=330)
+
+# Characters that a tokenizer may trip over, and words that have pieces.
+tricky = st.lists(
+    st.sampled_from(
+        [*"ab \n\t\r1!▁é🙂\x00\ufeff\u200d", "  ", "<s>", "<0x41>", "</s>", "<unk>", "the ", "ball"]
+    )
+).map("".join)
+
+
+@pytest.fixture(scope="module")
+def tok512() -> Tokenizer:
+    return Tokenizer.load(TOK512 / "tok512.model")
+
+
+def merges(tokenizer: Tokenizer, folder: Path) -> list[list[str]]:
+    tokenizer.save(folder / "tokenizer.json")
+    return json.loads((folder / "tokenizer.json").read_text())["model"]["merges"]
+
+
+@given(st.one_of(st.text(), tricky))
+def test_decoding_gives_the_text_back(text: str) -> None:
+    assert OWN.decode(OWN.encode(text)) == text
+
+
+@given(st.one_of(st.text(), tricky))
+def test_a_stream_adds_up_to_the_decoded_text(text: str) -> None:
+    ids = OWN.encode(text)
+    stream = OWN.stream()
+    assert "".join([*map(stream.push, ids), stream.flush()]) == text
+
+
+@given(st.lists(st.integers(0, OWN.vocab_size - 1)))
+def test_any_tokens_decode_the_same_streamed_or_not(ids: list[int]) -> None:
+    stream = OWN.stream()
+    parts = [*map(stream.push, ids), stream.flush()]
+    assert "".join(parts) == OWN.decode(ids)
+
+
+def test_a_stream_never_shows_half_a_character() -> None:
+    stream = OWN.stream()
+    shown = [stream.push(token) for token in OWN.encode("🙂")]
+    assert [part for part in shown if part] == ["🙂"]
+    assert stream.flush() == ""
+    cut = OWN.encode("🙂")[:-1]
+    assert OWN.decode(cut) == "\ufffd"
+
+
+def test_specials_are_not_text() -> None:
+    assert OWN.decode([BOS, *OWN.encode("the ball"), 2, 0]) == "the ball"
+    # Written in a story, they are ordinary characters.
+    assert not {0, 1, 2} & set(OWN.encode("<s> the </s> <unk>"))
+
+
+def test_tokens_outside_the_vocabulary_are_refused() -> None:
+    for token in (-1, OWN.vocab_size):
+        with pytest.raises(InputError, match="not in the vocabulary"):
+            OWN.decode([token])
+
+
+def test_a_batch_is_its_stories_one_by_one() -> None:
+    stories = [TEXT, "", " ", "▁ marks ▁", "🙂"]
+    assert OWN.encode_stories(stories) == [OWN.encode(story) for story in stories]
+    assert OWN.encode_stories([]) == []
+
+
+def test_training_follows_the_rules(tmp_path: Path) -> None:
+    assert OWN.pieces[: len(FIXED)] == FIXED
+    assert FIXED[0:4] == ["<unk>", "<s>", "</s>", "<0x00>"]
+    assert OWN.vocab_size == 330
+    assert "▁the" in OWN.pieces
+    for piece in OWN.pieces[len(FIXED) :]:
+        assert SPACE not in piece[1:], "a piece crosses a space"
+        assert "\n" not in piece
+        word = piece.removeprefix(SPACE)
+        assert len(word) <= 1 or word.isalpha() or not any(c.isalnum() for c in word), "letters with signs"
+        assert len(piece) == 1 or not any(c.isdigit() for c in piece), "digits stay alone"
+    single = [piece for piece in OWN.pieces[len(FIXED) :] if len(piece) == 1]
+    assert len(single) <= (330 - len(FIXED)) // 2
+    # As in SentencePiece, every way to cut a piece into two others is a merge, in the order of the pieces.
+    order = list(dict.fromkeys(a + b for a, b in merges(OWN, tmp_path)))
+    assert order == [piece for piece in OWN.pieces[len(FIXED) :] if piece in set(order)]
+
+
+def test_training_is_deterministic_and_bounds_the_alphabet() -> None:
+    assert Tokenizer.train([TEXT], vocab_size=330).digest == OWN.digest
+    many = [*[TEXT] * 3, "".join(map(chr, range(0x4E00, 0x4E00 + 400)))]
+    crowded = Tokenizer.train(many, vocab_size=330)
+    assert sum(len(piece) > 1 for piece in crowded.pieces[len(FIXED) :]) >= (330 - len(FIXED)) // 2
+    # What has no piece takes its bytes, and does not join its neighbours.
+    assert crowded.decode(crowded.encode("一the")) == "一the"
+    for between in ("\n", "一"):
+        # Three characters get a piece: the space, a and b. What stands between a and b has none.
+        apart = Tokenizer.train(["a b"] * 99 + [f"a{between}b"] * 9, vocab_size=len(FIXED) + 6)
+        assert apart.pieces[len(FIXED) :] == ["▁a", "▁b", "▁", "a", "b"]
+
+
+@pytest.mark.parametrize("size", [0, 259, 65_536])
+def test_impossible_sizes_are_refused(size: int) -> None:
+    with pytest.raises(InputError, match="choose one from 260 to 65535"):
+        Tokenizer.train([TEXT], vocab_size=size)
+
+
+def test_little_text_gives_a_small_vocabulary() -> None:
+    small = Tokenizer.train(["ab"], vocab_size=512)
+    assert small.pieces[len(FIXED) :] == [SPACE, "a", "b"]
+    assert Tokenizer.train([], vocab_size=512).decode(small.encode("")) == ""
+
+
+def test_a_saved_tokenizer_comes_back(tmp_path: Path) -> None:
+    OWN.save(tmp_path / "tokenizer.json")
+    for path in (tmp_path, tmp_path / "tokenizer.json"):
+        loaded = Tokenizer.load(path)
+        assert (loaded.digest, loaded.pieces) == (OWN.digest, OWN.pieces)
+        assert loaded.encode(TEXT) == OWN.encode(TEXT)
+    other = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert other.encode(TEXT).ids == OWN.encode(TEXT)
+    assert other.decode(OWN.encode(TEXT + " 🙂")) == TEXT + " 🙂"
+
+
+def test_the_digest_tells_tokenizers_apart() -> None:
+    assert Tokenizer.train([TEXT], vocab_size=320).digest != OWN.digest
+    fewer_merges = Tokenizer(OWN.pieces, [])
+    assert fewer_merges.digest != OWN.digest
+
+
+def broken_files(folder: Path) -> dict[str, bytes]:
+    OWN.save(folder / "good.json")
+    good = json.loads((folder / "good.json").read_text())
+    gap = {**good, "model": {**good["model"], "vocab": {"a": 5}}}
+    byte_level = {**good, "normalizer": None}
+    return {
+        "empty.json": b"",
+        "list.json": b"[]",
+        "other.json": b"{}",
+        "gap.json": json.dumps(gap).encode(),
+        "byte_level.json": json.dumps(byte_level).encode(),
+        "empty.model": b"",
+        "text.model": b"not a model at all",
+        "empty.bin": b"",
+        "text.bin": b"not a tokenizer at all, but text that goes on",
+        "vocab.txt": b"a",
+    }
+
+
+def test_anything_else_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    files = broken_files(tmp_path)
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    for name in [*files, "empty", "missing.json", "missing.bin", "missing"]:
+        with pytest.raises(InputError, match=re.escape(str(tmp_path / name))) as caught:
+            Tokenizer.load(tmp_path / name)
+        assert "\n" not in str(caught.value), name
+
+
+@needs_shared
+def test_damaged_sentencepiece_files_are_refused(tmp_path: Path) -> None:
+    for name in ("tok512.model", "tok512.bin"):
+        content = (TOK512 / name).read_bytes()
+        for length in (3, 100, len(content) // 2, len(content) - 1):
+            (tmp_path / name).write_bytes(content[:length])
+            with pytest.raises(InputError, match=name):
+                Tokenizer.load(tmp_path / name)
+
+
+@needs_shared
+def test_all_forms_of_tok512_agree(tok512: Tokenizer, tmp_path: Path) -> None:
+    tok512.save(tmp_path / "tokenizer.json")
+    forms = [TOK512 / "tok512.bin", TOK512, tmp_path]
+    for other in map(Tokenizer.load, forms):
+        assert other.digest == tok512.digest
+        assert other.pieces == tok512.pieces
+    assert tok512.vocab_size == 512
+
+
+@needs_shared
+def test_tok512_encodes_real_text_as_sentencepiece_does(tok512: Tokenizer) -> None:
+    sentencepiece = pytest.importorskip("sentencepiece")
+    oracle = sentencepiece.SentencePieceProcessor(model_file=str(TOK512 / "tok512.model"))
+    valid = read_stories([STORIES / "valid_v1.txt.xz", STORIES / "valid_v2.txt.xz"])
+    train = read_stories([STORIES / "train_v2.txt.xz"])
+    stories = [
+        *valid,
+        *islice(train, 0, 20_000, 20),
+        *islice(read_stories([STORIES / "train_v1.txt.xz"]), 300),
+    ]
+    assert len(stories) > 2000
+    ours = tok512.encode_stories(stories)
+    theirs = oracle.encode(stories)
+    assert sum(a != b for a, b in zip(ours, theirs, strict=True)) == 0
+    assert [tok512.decode(ids) for ids in ours] == stories
+
+
+@needs_shared
+@settings(max_examples=300)
+@given(data=st.data())
+def test_tok512_encodes_any_folded_text_as_sentencepiece_does(tok512: Tokenizer, data: st.DataObject) -> None:
+    sentencepiece = pytest.importorskip("sentencepiece")
+    oracle = sentencepiece.SentencePieceProcessor(model_file=str(TOK512 / "tok512.model"))
+    words = st.text(st.sampled_from("abcdehinorst.,!?\"'\n19éT"), min_size=1)
+    text = " ".join(data.draw(st.lists(words)))
+    assert tok512.encode(text) == oracle.encode(text)
