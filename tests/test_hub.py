@@ -34,11 +34,11 @@ class Hub(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    server: Hub
-
     def answer(self) -> None:
-        self.server.requests.append(f"{self.command} {self.path}")
-        content = self.server.files.get(self.path.removeprefix(PREFIX))
+        hub = self.server
+        assert isinstance(hub, Hub)
+        hub.requests.append(f"{self.command} {self.path}")
+        content = hub.files.get(self.path.removeprefix(PREFIX))
         if content is None:
             self.send_response(404)
             self.send_header("X-Error-Code", "EntryNotFound")

@@ -1,7 +1,6 @@
 """Stories out of files: every form gives the same stories, and bad files one clear line."""
 
 import gzip
-import io
 import lzma
 import re
 import tracemalloc
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from shared_data import STORIES, needs_shared
 
@@ -88,6 +87,7 @@ def test_files_follow_each_other_and_progress_is_counted(tmp_path: Path) -> None
     parts=st.lists(st.sampled_from(["a", "é", "🙂", "\n", " ", "<|endoftext|>", "<|endof", "text|>"])),
     block=st.integers(1, 20),
 )
+@example(parts=["<|endof"] * 4 + ["🙂"], block=1)
 def test_stories_do_not_depend_on_how_the_file_is_read(parts: list[str], block: int) -> None:
     content = "".join(parts).encode()
     blocks = (content[at : at + block] for at in range(0, len(content), block))
@@ -180,7 +180,7 @@ def test_damaged_archives_are_refused(tmp_path: Path, form: str) -> None:
 
 @needs_shared
 def test_real_files_hold_the_stories_that_their_list_says() -> None:
-    raw = lzma.open(io.BytesIO((STORIES / "valid_v1.txt.xz").read_bytes())).read().decode()
+    raw = lzma.decompress((STORIES / "valid_v1.txt.xz").read_bytes()).decode()
     expected = [story.strip() for story in raw.split("<|endoftext|>") if story.strip()]
     found = list(read_stories([STORIES / "valid_v1.txt.xz"]))
     assert len(found) == 455

@@ -57,6 +57,12 @@ def test_any_tokens_decode_the_same_streamed_or_not(ids: list[int]) -> None:
     assert "".join(parts) == OWN.decode(ids)
 
 
+def test_pieces_of_several_spaces_lose_one_at_the_start() -> None:
+    wide = Tokenizer([*FIXED, "▁", "▁▁", "a"], [("▁", "▁")])
+    for text in ("a", " a", "  a", "   a  ", " "):
+        assert wide.decode(wide.encode(text)) == text
+
+
 def test_a_stream_never_shows_half_a_character() -> None:
     stream = OWN.stream()
     shown = [stream.push(token) for token in OWN.encode("🙂")]
@@ -182,6 +188,12 @@ def test_damaged_sentencepiece_files_are_refused(tmp_path: Path) -> None:
             (tmp_path / name).write_bytes(content[:length])
             with pytest.raises(InputError, match=name):
                 Tokenizer.load(tmp_path / name)
+    # A last piece that says that it is longer than the file.
+    (tmp_path / "long.model").write_bytes(
+        (TOK512 / "tok512.model").read_bytes() + b"\x0a\x30\x0a\x03\xe6\xbc\xa2"
+    )
+    with pytest.raises(InputError, match=r"long\.model is damaged"):
+        Tokenizer.load(tmp_path / "long.model")
 
 
 @needs_shared

@@ -1,19 +1,18 @@
 """What the story world is made of: names, things, places, plots and the lines that tell them.
 
-All of it is data. A line is a template with two kinds of holes. ``[big|small|]`` is a free choice. ``{a}``
-is a slot that the world fills: ``a``, ``b`` and ``c`` are characters in the order of the step's roles, ``o`` and ``u``
-things, ``p`` and ``q`` places, ``x`` the spot where ``o`` lies, ``y`` another spot in the same place. ``{S}`` and ``{s}``
+All of it is data. A line is a template with two kinds of holes. ``[big|small|]`` is a free choice. ``{a}`` is
+a slot that the world fills: ``a``, ``b`` and ``c`` are characters in the order of the step's roles, ``o`` is a
+thing, ``p`` a place, ``x`` the spot where ``o`` lies, ``y`` another spot in the same place. ``{S}`` and ``{s}``
 are ``a`` as the subject, by name or, where nobody can be confused, by pronoun. ``_`` marks a word that the
 story so far decides, so that a model can be asked for it.
 """
 
-GIRLS = "Lily Mia Anna Sara Lucy Emma Zoe Ruby Nora Ella Ivy Amy Kate Molly Jane Eva Lena Maya".split()
-BOYS = "Tom Tim Ben Max Sam Jack Leo Finn Noah Adam Dan Paul Oscar Henry Peter Billy Joe Owen".split()
-SHE_ANIMALS = "Dot Bella Coco Fluff Tilly Penny Nina Hazel Lola Minnie Pearl Honey".split()
-HE_ANIMALS = "Pip Hop Bruno Rusty Toby Momo Ollie Fuzzy Teddy Rocky Sunny Bubba".split()
+GIRLS = "Lily Mia Anna Sara Lucy Emma Zoe Ruby Nora Ella Ivy Amy Kate Molly Jane Eva Lena Maya"
+BOYS = "Tom Tim Ben Max Sam Jack Leo Finn Noah Adam Dan Paul Oscar Henry Peter Billy Joe Owen"
+SHE_ANIMALS = "Dot Bella Coco Fluff Tilly Penny Nina Hazel Lola Minnie Pearl Honey"
+HE_ANIMALS = "Pip Hop Bruno Rusty Toby Momo Ollie Fuzzy Teddy Rocky Sunny Bubba"
 PARENTS = {"Mom": "she", "Dad": "he", "Grandma": "she", "Grandpa": "he"}
-ANIMALS = "rabbit fox bear mouse duck frog kitten puppy squirrel hedgehog owl turtle pig goat bird lamb".split()
-NAMES = frozenset([*GIRLS, *BOYS, *SHE_ANIMALS, *HE_ANIMALS, *PARENTS])
+ANIMALS = "rabbit fox bear mouse duck frog kitten puppy squirrel hedgehog owl turtle pig goat bird lamb"
 
 # A toy, how one plays with it (now and in the past) and where its play goes.
 TOYS = {
@@ -36,12 +35,12 @@ TOYS = {
     "puppet": ("move", "moved", "like a dancer"),
     "hoop": ("spin", "spun", "round and round"),
 }
-COLOURS = "red blue green yellow orange pink purple white black golden striped shiny".split()
-FOODS = "apple pear cookie carrot cake muffin plum banana sandwich pie peach bun".split()
-TASTES = "big fresh tasty yummy nice lovely".split()
-MATERIALS = "rope board box blanket basket net ladder pole".split()
-WEAR = "long strong old heavy brown gray".split()
-FINDS = "small pretty tiny smooth perfect beautiful".split()
+COLOURS = "red blue green yellow orange pink purple white black golden striped shiny"
+FOODS = "apple pear cookie carrot cake muffin plum banana sandwich pie peach bun"
+TASTES = "big fresh tasty yummy nice lovely"
+MATERIALS = "rope board box blanket basket net ladder pole"
+WEAR = "long strong old heavy brown gray"
+FINDS = "small pretty tiny smooth perfect beautiful"
 
 # The place, the word before it, what one finds there, and its spots.
 PLACES = {
@@ -116,40 +115,41 @@ DETAILS = {
 }
 
 TRAITS = {
-    "brave": "{S} was not afraid of [the dark|loud noises|high trees|thunder].",
-    "curious": "{S} always asked, [\"Why?\"|\"What is that?\"|\"How does it work?\"]",
-    "kind": "{S} liked to [help others|make people smile|share with friends].",
-    "shy": "{S} did not [talk much|like big crowds], but {a.he} had a [warm|big] heart.",
-    "silly": "{S} [told funny jokes|made funny faces|sang silly songs] all day.",
-    "clever": "{S} [could count to a hundred|had a new idea every day|knew many riddles].",
-    "busy": "{S} never [sat still|wanted to take a nap].",
-    "gentle": "{S} [spoke softly|never stepped on a bug|was good to everyone].",
-    "proud": "{S} [liked to win every game|wanted to be the best at everything].",
-    "dreamy": "{S} could [look at the clouds|watch the stars] for hours.",
+    "brave": "{a.He} was not afraid of [the dark|loud noises|high trees|thunder].",
+    "curious": '{a.He} always asked, ["Why?"|"What is that?"|"How does it work?"]',
+    "kind": "{a.He} liked to [help others|make people smile|share with friends].",
+    "shy": "{a.He} did not [talk much|like big crowds], but {a.he} had a [warm|big] heart.",
+    "silly": "{a.He} [told funny jokes|made funny faces|sang silly songs] all day.",
+    "clever": "{a.He} [could count to a hundred|had a new idea every day|knew many riddles].",
+    "busy": "{a.He} never [sat still|wanted to take a nap].",
+    "gentle": "{a.He} [spoke softly|never stepped on a bug|was good to everyone].",
+    "proud": "{a.He} [liked to win every game|wanted to be the best at everything].",
+    "dreamy": "{a.He} could [look at the clouds|watch the stars] for hours.",
 }
 
+# What can be learned, how it goes wrong at first, and where.
 SKILLS = {
-    "swim": ("went under", "the water", "pond river beach"),
-    "dance": ("fell over", "the music", "park meadow playground market"),
-    "climb": ("slid down", "the tree", "forest garden hill park"),
-    "whistle": ("made no sound", "the tune", "hill meadow farm"),
-    "skate": ("fell down", "the ice", "pond park river"),
-    "jump": ("landed in the mud", "the ditch", "meadow farm playground"),
-    "paint": ("made a big mess", "the colors", "garden hill beach"),
-    "juggle": ("dropped everything", "the nuts", "market playground forest"),
+    "swim": ("went under", "pond river beach"),
+    "dance": ("fell over", "park meadow playground market"),
+    "climb": ("slid down", "forest garden hill park"),
+    "whistle": ("made no sound", "hill meadow farm"),
+    "skate": ("fell down", "park playground market"),
+    "jump": ("landed in the mud", "meadow farm river"),
+    "paint": ("made a big mess", "garden hill beach"),
+    "juggle": ("dropped everything", "market playground forest"),
 }
 PERCHES = ("in a high tree", "on a roof", "behind a big rock", "in a bush", "on top of a wall")
 BUILDS = ("swing", "raft", "tent", "tree house", "bridge", "castle", "cart", "stage")
 
 OPENINGS = (
-    "open a h; [trait a; |]has a o; [love a o; |]/ ",
-    "has a o; born a h; [trait a; |][love a o; |]/ ",
-    "open a h; has a o; [trait a; |]/ ",
-    "born a h; has a o; [love a o; |]/ ",
-    "scene a; born a h; has a o; / ",
+    "open a h; [trait a; ||]has a o; [love a o; ||]; /; ",
+    "has a o; [love a o; ||]born a h; [trait a; ||]; /; ",
+    "open a h; has a o; /; ",
+    "born a h; [trait a; |]has a o; /; ",
+    "scene a; born a h; has a o; /; ",
 )
 TIME = "time a; promise a m g; "
-HOMEWARD = " / pick a g p; return a h; keep a m g; [supper a m; |]"
+HOMEWARD = "; /; pick a g p; return a h; keep a m g; [supper a m; ||]"
 
 # A plot is a script. A step is a verb and its roles: a the hero, b the friend, c a third, m a parent; o and u
 # toys, f food, t a tool, g a thing promised to m, k a toy that b happens to have; p and q places, h home. Two
@@ -157,74 +157,78 @@ HOMEWARD = " / pick a g p; return a h; keep a m g; [supper a m; |]"
 # whose role is not in the story is left out. Beside each script stands the key of its moral.
 PLOTS = {
     "lost": (
-        "TIME walk a p; [detail p; |]play a o; put a o p; walk a q; meet a b q; has b k; chat b a / "
+        "TIME walk a p; [detail p; ||]play a o; put a o p; walk a q; meet a b q; has b k; chat b a; /; "
         "miss a o; sad a; comfort b a; [recall a p; |]walk ab p; [OBSTACLE ab; |]look ab o p; "
         "[find a o p|find b o p; give b a o]; glad a; thank a b; [lend a b o; play b o; turn b a o; |]",
         "care",
     ),
     "share": (
-        "TIME walk a p; [detail p; |]meet a b p; has b k; play a o; want b a o; refuse a b o; sulk b / "
+        "TIME walk a p; [detail p; ||]meet a b p; has b k; play a o; want b a o; refuse a b o; sulk b; /; "
         "[advise a m; |think a b; ]sorry a b; lend a b o; play b o; [turn b a o; |]fun ab; [glad ab|happy a]",
         "share",
     ),
     "help": (
-        "TIME walk a p; [detail p; |]hear a b p; stuck b u p; cry b; offer a b; try a u; [idea a b; |OBSTACLE ab; |]"
+        "TIME walk a p; [detail p; ||]hear a b p; stuck b u p; cry b; offer a b; try a u; [idea a b; |OBSTACLE ab; |]"
         "reach a u; give a b u; glad b; thank b a; fun ab",
         "help",
     ),
     "hungry": (
-        "TIME walk a p; [detail p; |]hungry a; meet a b p; treat b f; ask_food a b f / "
+        "TIME walk a p; [detail p; ||]hungry a; meet a b p; treat b f; ask_food a b f; /; "
         "[swap_ask b a o; trade a b o; give b a f; eat a f|kind_food b a f; eat ab f; lend a b o; play b o]; "
         "thank a b; glad ab",
         "food",
     ),
     "errand": (
-        "TIME send m a f q; walk a q; [detail q; |]get a f q; [OBSTACLE a; |]walk a p; meet a b p; has b k; starving b; "
-        "doubt_food a f; give a b f; eat b f; thank b a / pick a g p; return a h; truth a m b f; proud m a; keep a m g",
+        "TIME send m a f q; walk a q; [detail q; ||]get a f q; [OBSTACLE a; |]walk a p; meet a b p; has b k; starving b; "
+        "doubt_food a f; give a b f; eat b f; thank b a; /; pick a g p; return a h; truth a m b f; "
+        "proud m a; keep a m g",
         "kind",
     ),
     "build": (
-        "friend a b; has b k; / TIME walk ab p; [detail p; |]plan a b; need_tool b t; walk ab q; look_tool ab t q; "
+        "friend a b; has b k; /; TIME walk ab p; [detail p; ||]plan a b; need_tool b t; walk ab q; look_tool ab t q; "
         "get b t q; [OBSTACLE ab; |]walk ab p; build ab t; [fail ab; |]done ab; glad ab",
         "work",
     ),
     "trip": (
-        "friend a b; has b k; / TIME wish b p; pack a f; warn m a; walk ab p; OBSTACLE ab; [detail p; |]"
+        "friend a b; has b k; /; TIME wish b p; pack a f; warn m a; walk ab p; OBSTACLE ab; [detail p; ||]"
         "rest ab; eat ab f; play a o; [lend a b o; play b o; |]glad ab",
         "friends",
     ),
     "break": (
-        "friend a b; / TIME walk ab p; [detail p; |]has b u; want a b u; lend b a u; break a u; cry b / "
-        "[hide a b; |]think a b; sorry a b; [mend ab u; give a b u|make_up a b o]; forgive b a; fun ab; [happy a|glad ab]",
+        "friend a b; /; TIME walk ab p; [detail p; ||]has b u; want a b u; lend b a u; break a u; cry b; /; "
+        "[hide a b; |]think a b; sorry a b; [mend ab u; give a b u|make_up a b o]; forgive b a; fun "
+        "ab; [happy a|glad ab]",
         "truth",
     ),
     "gift": (
-        "friend a b; has b k; birthday b / TIME gift_idea a b; walk a q; [detail q; |]get a u q; [OBSTACLE a; |]walk a p; "
-        "put a u p; meet a b p; ask_secret b a; surprise a b; look b u p; find b u p; own b a u; glad b; thank b a",
+        "friend a b; has b k; birthday b; /; TIME gift_idea a b; walk a q; [detail q; ||]get a u q; [OBSTACLE a; |]walk a p; "
+        "hide_gift a u p; meet a b p; ask_secret b a; surprise a b; look b u p; find b u p; own a b "
+        "u; glad b; thank b a",
         "gift",
     ),
     "learn": (
-        "friend a b; has b k; can b a / TIME walk ab p; teach b a; fail_skill a; laugh a b; again a b; "
+        "friend a b; has b k; can b a; /; TIME walk ab p; teach b a; fail_skill a; laugh a b; again a b; "
         "[OBSTACLE ab; |]succeed a; proud b a; happy a; prize b a k",
         "practice",
     ),
     "borrow": (
-        "friend a b; / TIME walk ab p; has b u; ask_lend a b u; lend b a u; vow a b u; walk a q; [detail q; |]play a u; "
-        "meet a c q; tempt c a u; no_trade a c b / [OBSTACLE a; |]walk a p; bring a b u; proud b a; glad ab",
+        "friend a b; /; TIME walk ab p; has b u; ask_lend a b u; lend b a u; vow a b u; walk a q; [detail q; ||]play a u; "
+        "meet a c q; tempt c a u; no_trade a c b; /; [OBSTACLE a; |]walk a p; bring a b u; proud b "
+        "a; glad ab",
         "promise",
     ),
     "swap": (
-        "TIME walk a p; [detail p; |]meet a b p; has b u; want b a o; agree a b u; trade a b o; trade b a u; play a u; "
+        "TIME walk a p; [detail p; ||]meet a b p; has b u; want b a o; agree a b u; trade a b o; trade b a u; play a u; "
         "play b o; [regret a o; talk ab; trade b a o; trade a b u; glad ab|glad ab; fun ab]",
         "fair",
     ),
     "guide": (
-        "TIME walk a p; [detail p; |]meet a c p; cry c; lost_way c q; comfort a c; walk ac q; "
+        "TIME walk a p; [detail p; ||]meet a c p; cry c; lost_way c q; comfort a c; walk ac q; "
         "[OBSTACLE ac; |]arrive c a q; glad c; thank c a; [reward c a u; |]",
         "help",
     ),
     "honest": (
-        "TIME walk a p; [detail p; |]find_new a u p; walk a q; meet a b q; has b k; seek b u p; doubt a u; "
+        "TIME walk a p; [detail p; ||]find_new a u p; walk a q; meet a b q; has b k; seek b u p; doubt a u; "
         "give_back a b u; glad b; thank b a; [lend b a u; play a u; turn a b u; |]fun ab",
         "truth",
     ),
@@ -233,7 +237,8 @@ OBSTACLES = ("rain", "wind", "mud", "dog", "dark", "bee", "thorn", "noise")
 
 FEELINGS = {
     "sad": "sad", "cry": "sad", "sulk": "sad", "dog": "scared", "dark": "scared", "noise": "scared",
-    "glad": "happy", "happy": "happy", "forgive": "happy", "proud": "proud", "hungry": "hungry", "starving": "hungry",
+    "happy", "happy": "happy", "forgive": "happy", "proud": "proud", "hungry": "hungry", "starving": "
+    ""hungry",
     "regret": "sad", "hide": "sad", "sorry": "sorry", "thank": "happy", "succeed": "proud", "fun": "happy",
 }  # fmt: skip
 """What a step makes its first character feel."""
@@ -241,20 +246,22 @@ FEELINGS = {
 LINES = {
     "open": (
         "[Once upon a time|Once|Long ago], there [was|lived] {a.intro} [near|not far from] the {n}.",
-        "[Once upon a time, |A long time ago, |One day, ]{a.intro} [lived|was living] in a [small|big|cozy|tiny] house near the {n}.",
+        "[Once upon a time, |A long time ago, |One day, ]{a.intro} [lived|was living] in a "
+        "[small|big|cozy|tiny] house near the {n}.",
         "In a [small|cozy|yellow|round] house near the {n} lived {a.intro}.",
         "{a} was a [little|young|small] {a.kind} who lived [near|close to] the {n}.",
         "There [once was|was once] {a.intro} who [loved to play|played every day|was happy] near the {n}.",
     ),
     "born": (
-        "{S} was a [little|young|small] {a.kind} [from a house near|who lived near|who played every day near] the {n}.",
-        "{S} was a [happy|little|good] {a.kind} and lived with {a.his} [family|mom and dad|big family] near the {n}.",
+        "{S} was a [little|young|small] {a.kind} [from a house near|who lived near|who played every "
+        "day near] the {n}.",
+        "{S} was a [happy|little|good] {a.kind} and lived with {a.his} [family|mom and dad|big "
+        "family] near the {n}.",
     ),
-    "trait": ("{S} was [very|always|so] {trait}. {traitline}",),
     "scene": (
         "It was a [warm|cold|quiet|bright] [evening|day|morning] in [spring|summer|autumn], and {a} was "
         "[dreaming|singing|playing] [in the sun|at the window|by the door].",
-        '"[Good morning|Hello], [world|sun|sky]!" [called|shouted|sang] {a}.',
+        '"[Hello|Good day], [world|sun|sky]!" [called|shouted|sang] {a}.',
         "{a} [opened the window|opened {a.his} eyes|looked up at the sky] and [smiled|laughed|sang a song].",
     ),
     "has": (
@@ -269,23 +276,27 @@ LINES = {
     ),
     "time": (
         "It was a [sunny|cool|lovely|cloudy|fresh] [morning|day|afternoon].",
-        "One [sunny|warm|windy|bright|quiet] [morning|day], {a} [got up early|ate {a.his} breakfast quickly|could not wait to go out].",
-        "One day, the [birds sang|sun was shining|sky was blue] and {a} wanted to [play outside|have an adventure|see something new].",
-        "On [Monday|Sunday|Friday] morning, {a} [jumped out of bed|brushed {a.his} hair|put on {a.his} shoes].",
+        "One [sunny|warm|windy|bright|quiet] [morning|day], {a} [got up early|ate {a.his} breakfast "
+        "quickly|could not wait to go out].",
+        "One day, the [birds sang|sun was shining|sky was blue] and {a} wanted to [play outside|have "
+        "an adventure|see something new].",
+        "On [Monday|Sunday|Friday] morning, {a} [jumped out of bed|brushed {a.his} hair|put on "
+        "{a.his} shoes].",
     ),
     "promise": (
-        '"[Will|Can] you bring me {o.a}?" asked {b}. "[Yes, I promise|I promise|I will not forget]," said {a}.',
-        '{S} [promised {b}|made a promise to {b}]. "I will bring you {o.a}," {a.he} said.',
+        '"[Will|Can] you bring me {o.a}?" asked {b}. "[Yes, I promise|I promise|I will not forget]," '
+        'said {a}.',
+        '{S} made a promise to {b}. "I will bring you {o.a}," {a.he} said.',
         'Before {a.he} left, {a} said, "I will bring you {o.a}, {b}. [I promise|That is a promise]!"',
     ),
     "walk": (
         "{S} [went|ran|walked] [|happily |slowly |quickly ]to {p}.",
-        "[Then|Soon|After that], {s} [went|walked|ran] to {p}.",
+        "[Soon|Then|Before long], {s} [went|walked|ran] to {p}.",
         "{S} [sang all the way|took the long road|followed the path] to {p}.",
     ),
     "walk past": (
         "{S} [walked|went|ran] past {via} and came to {p}.",
-        "[Then|After that], {s} [walked|went|ran] past {via} to {p}.",
+        "[Soon|Then], {s} [walked|went|ran] past {via} to {p}.",
     ),
     "return": (
         "[Then|At last|In the evening], it was time to go, and {a} [went|walked|ran] home.",
@@ -298,6 +309,11 @@ LINES = {
         '{S} [met|saw] {b.intro}. "Hello, I am {b}," said the {b.kind}.',
         '{b.Intro} was there, too. "[Hi|Hello], {b}!" [said|called] {a}.',
     ),
+    "meet again": (
+        "[There|Soon] {s} [met|saw] {b}.",
+        '{b} was there. "[Hi|Hello], {b}!" [said|called] {a}.',
+        "{b} [came|ran] up to {a}.",
+    ),
     "friend": (
         "{S} had a [good|best|dear] friend. [It was|This was] {b.intro}.",
         "{a} and {b.intro} were [best|good|old] friends.",
@@ -309,14 +325,15 @@ LINES = {
     ),
     "play": (
         "{S} {o.played} the {o} {o.where}.",
-        "{S} {o.played} the [{o.noun}|{o}] {o.where} [and laughed|until {a.he} {a.was} tired|for a long time].",
+        "{S} {o.played} the [{o.noun}|{o}] {o.where} [and laughed|until {a.he} {a.was} tired|for a "
+        "long time].",
         "It was [fun|great fun] to {o.play} the {o.noun} {o.where}.",
     ),
     "put": (
         "{S} put the [{o.noun}|{o}] {x.a}[ and forgot it|].",
         "{S} [left|laid] the [{o.noun}|{o}] {x.a}.",
     ),
-    "put gift": (
+    "hide_gift": (
         "{S} hid the [{o.noun}|{o}] {x.a}.",
         "{S} put the [{o.noun}|{o}] {x.a}, where nobody could see it.",
     ),
@@ -330,7 +347,8 @@ LINES = {
         "A [big|small] tear ran down {a.his} [cheek|nose].",
     ),
     "comfort": (
-        '"[Do not cry|Do not be sad|Do not worry], {b}," said {a}. "I will [help you|stay with you|go with you]."',
+        '"[Do not cry|Do not be sad|Do not worry], {b}," said {a}. "I will [help you|stay with '
+        'you|go with you]."',
         '{a} [hugged|held] {b}. "[We can do it|We will find a way] together," {a.he} said.',
     ),
     "recall": (
@@ -338,7 +356,8 @@ LINES = {
         '"I know! I [must have left it|was playing] {p.at}," said {a}.',
     ),
     "look": (
-        "{S} looked {y}, but [nothing was there|there was only an old shoe|there was only a snail|it was only a wet leaf].",
+        "{S} looked {y}, but [nothing was there|there was only an old shoe|there was only a snail|it "
+        "was only a wet leaf].",
         "{S} looked {y}. [No luck|No, it was not there|Nothing].",
         "First, {s} looked {y}. [It was not there|They found only an ant|There was no {o.noun}].",
     ),
@@ -361,30 +380,34 @@ LINES = {
         "{S} {a.was} [happy|glad] [again|at last].",
     ),
     "want": (
-        '"[What a nice|I like your|Wow, what a] {o}! [Can I have a turn|May I try it|May I hold it]?" asked {a}.',
+        '"[What a nice|I like your|I love that] {o}! [Can I have a turn|May I try it|May I hold '
+        'it]?" asked {a}.',
         '{S} [pointed at|looked at] the {o}. "[May I|Can I] {o.play} it[|, please]?" {a.he} asked.',
     ),
     "refuse": (
         '"No! [It is mine|The {o.noun} is mine|You will break it]," said {a}.',
-        "{S} [held the {o.noun} tight|hid the {o.noun}] and said, \"No, {b}!\"",
+        '{S} [held the {o.noun} tight|hid the {o.noun}] and said, "No, {b}!"',
     ),
     "sulk": (
         "{S} [sat down|turned around|walked away] and [said nothing|looked at the ground|did not smile].",
         "{S} felt [sad|hurt|angry] and [sat alone|began to cry].",
     ),
     "advise": (
-        'Then {a} remembered what {b} always said: "[A toy is more fun with a friend|Good friends take turns|Be kind to others]."',
+        'Then {a} remembered what {b} always said: "[A toy is more fun with a friend|Good friends '
+        'take turns|Be kind to others]."',
     ),
     "think": (
         "{S} [looked at|watched] {b} and [thought for a while|felt bad|thought hard].",
-        "{S} thought, \"[What should I do?|I want to do the right thing.|I want {b} to be happy.]\"",
+        '{S} thought, "[What should I do?|I want to do the right thing.|I want {b} to be happy.]"',
     ),
     "sorry": (
         '"I am [so |very |]sorry, {b}," said {a}.',
-        '{S} took a deep breath. "I am sorry, {b}. [Please do not be sad|It was my fault|Will you forgive me]."',
+        '{S} took a deep breath. "I am sorry, {b}. [Please do not be sad.|It was my fault.|Will you '
+        'forgive me?]"',
     ),
     "lend": (
-        '{S} [gave|handed] {b} the {o}. "[You can play with it|It is your turn|Be careful with it]," {a.he} said.',
+        '{S} [gave|handed] {b} the {o}. "[You can play with it|It is your turn|Be careful with it]," '
+        '{a.he} said.',
         '"[Here|Of course|Yes], you can {o.play} my {o}," said {a} and gave it to {b}.',
         "{S} let {b} [hold|have|take] the {o}.",
     ),
@@ -419,12 +442,13 @@ LINES = {
         '"[Let me try|I will get it for you]," said {a}.',
     ),
     "try": (
-        "{S} [jumped|reached up|pulled] [once, twice, three times|again and again|with all {a.his} might], but it did not work.",
+        "{S} [jumped|reached up|pulled] [once, twice, three times|again and again|with all {a.his} "
+        "might], but it did not work.",
         "{S} [tried and tried|tried hard], but {a.he} {a.was} too [small|short|weak].",
     ),
     "idea": (
         '"I have an idea!" said {a}. "[Stand on my back|Let us use a long stick|Hold my hand], {b}."',
-        '{S} asked {b} to [hold {a.him} tight|count to three|push from below].',
+        "{S} asked {b} to [hold {a.him} tight|count to three|push from below].",
     ),
     "reach": (
         "[At last|Then|Snap], {s} [reached|got|had] the {o}!",
@@ -436,7 +460,7 @@ LINES = {
     ),
     "starving": (
         '"I have had nothing to eat [all day|since yesterday]," said {a}.',
-        "{S} looked [tired|pale|weak] and {a.his} tummy growled. \"I am so hungry,\" {a.he} said.",
+        '{S} looked [tired|pale|weak] and {a.his} tummy growled. "I am so hungry," {a.he} said.',
     ),
     "treat": (
         "{S} had {o.a}. It [smelled|looked] so good!",
@@ -452,7 +476,7 @@ LINES = {
     ),
     "trade": (
         "{S} gave {b} the {o}.",
-        "{S} traded the {o} with {b}.",
+        "{S} [nodded|smiled] and handed {b} the {o}.",
         "So {s} [handed|gave] the {o} to {b}.",
     ),
     "kind_food": (
@@ -464,8 +488,8 @@ LINES = {
         '{S} ate all of the {o}. "[Yum|So good]!"',
     ),
     "send": (
-        '"We need {o.a}. [Can|Will] you get one from {p}?" asked {b}. "[Yes|Of course]!" said {a}.',
-        '{b} wanted to [bake|cook]. "Please get {o.a} from {p}, {a}," {b.he} said.',
+        '"We need {o.a}. [Can|Will] you get one from {p}?" asked {a}. "[Yes|Of course]!" said {b}.',
+        '"Please get {o.a} from {p}, {b}," said {a}. {b} [nodded|took a bag].',
     ),
     "get": (
         "There {s} [got|found|picked out] {o.a}.",
@@ -473,11 +497,13 @@ LINES = {
         '"[This one is just right|Here it is|That is the one]!" said {a} and took {o.a}.',
     ),
     "doubt": (
-        "{S} looked at the {o} [for a long time|and held it tight]. {S} wanted to keep it. [But that was not right|That would be wrong].",
+        "{S} looked at the {o} [for a long time|and held it tight]. {a.He} wanted to keep it. [But "
+        "that was not right|That would be wrong].",
         '"[I could keep it|Nobody would know]," thought {a}. But it did not feel right.',
     ),
     "doubt_food": (
-        "{S} looked at the {o}. [Mom would wait for it|It was not for {a.him} to give away|What would they say at home]? But {a.he} could not just walk away.",
+        "{S} looked at the {o}. [What would they say at home?|It was not for {a.him} to give away.] "
+        "But {a.he} could not just walk away.",
         '"[But I need it at home|I should take it home]," thought {a}. Then {a.he} thought again.',
     ),
     "truth": (
@@ -521,8 +547,9 @@ LINES = {
         "{S} took {o.a} along.",
     ),
     "warn": (
-        '"[Be careful|Come home before dark|Stay together]," said {a}. "[Yes, I will|I will be good]," said {b}.',
-        "{S} [kissed|hugged] {b} and said, \"[Be careful|Have fun|Take care of your friend]!\"",
+        '"[Be careful|Come home before dark|Stay together]," said {a}. "[Yes, I will|I will be '
+        'good]," said {b}.',
+        '{S} [kissed|hugged] {b} and said, "[Be careful|Have fun|Take care of your friend]!"',
     ),
     "rest": (
         "{S} [sat down|rested] [in the grass|on a big stone|under a tree]. {a.His} legs were tired.",
@@ -536,9 +563,7 @@ LINES = {
         '"[It was the wind|I did not do it]," said {a}. But it was not true[ and {a} felt bad|].',
         "{S} wanted to [run away|hide]. {a.His} heart [beat fast|was heavy].",
     ),
-    "mend": (
-        "{S} [fixed|mended] the {o} with [glue|tape|string]. It was [almost new|as good as new].",
-    ),
+    "mend": ("{S} [fixed|mended] the {o} with [glue|tape|string]. It was [almost new|as good as new].",),
     "make_up": (
         '"You can have my {o} now," said {a} and gave it to {b}.',
         "{S} gave {b} the {o} to make it right.",
@@ -560,14 +585,16 @@ LINES = {
         '{a} asked, "Why are you [smiling|laughing], {b}?" But {b} did not tell.',
     ),
     "surprise": (
-        '"[Happy birthday|Surprise], {b}! [Look around|There is something for you|Can you find your gift]," said {a}.',
+        '"[Happy birthday|Surprise], {b}! [Look around!|There is something for you,|Can you find '
+        'your gift?]" said {a}.',
     ),
     "own": (
         '"This [{o.noun}|{o}] is for you," said {a}. "It is [yours|your own] now, {b}."',
         'It was a gift from {a}. "It is [yours|all yours], {b}!"',
     ),
     "can": (
-        "{S} could {skill} [very well|like nobody else|better than anyone]. But {b} could not {skill} at all.",
+        "{S} could {skill} [very well|like nobody else|better than anyone]. But {b} could not "
+        "{skill} at all.",
         '{S} loved to {skill}. "I want to {skill}, too," said {b}.',
     ),
     "teach": (
@@ -579,16 +606,16 @@ LINES = {
         "{S} tried to {skill} and {failed}.",
     ),
     "laugh": (
-        "{S} [laughed|got red|felt silly|wanted to stop]. \"[I will never learn it|This is too hard]!\"",
+        '{S} [laughed|got red|felt silly|wanted to stop]. "[I will never learn it|This is too hard]!"',
         '"[It is too hard|I cannot do it], {b}," said {a}.',
     ),
     "again": (
-        '"[Try again|Do not give up|One more time]," said {b}. So {a} tried again [and again|].',
+        '"[Try again|Do not give up|One more time]," said {b}. So {a} tried again[ and again|].',
         "{S} tried [two|three|five|ten] more times. {b} [helped|clapped|counted].",
     ),
     "succeed": (
         "[And then it worked|At last it worked|Suddenly it was easy]! {a} could {skill}.",
-        '"[Look at me|I can do it]!" shouted {a}. {S} could {skill}.',
+        '"[Look at me|I can do it]!" shouted {a}. {a.He} could {skill}.',
     ),
     "prize": (
         '"This is your prize," said {a} and gave {b} the {o}.',
@@ -600,10 +627,11 @@ LINES = {
     ),
     "vow": (
         '"I will bring it back [before dark|today|soon]," said {a}. "[I promise|You can trust me], {b}."',
-        "{S} promised {b} to bring the {o.noun} back.",
+        "{S} promised {b} that {a.he} would bring the {o.noun} back.",
     ),
     "tempt": (
-        '"[Give me|I want|Let me have] that {o}," said {a}. "[You can have all my candy for it|Nobody will know|Please, please]!"',
+        '"[Give me|I want|Let me have] that {o}," said {a}. "[You can have all my candy for '
+        'it|Nobody will know|Please, please]!"',
     ),
     "no_trade": (
         '"No, {b}. [It is not mine|I made a promise to {c}|I have to bring it back to {c}]," said {a}.',
@@ -629,15 +657,16 @@ LINES = {
         '"I am lost! My home is near {p}," said {a}.',
     ),
     "arrive": (
-        '"[That is my house|There is my mom|I am home]!" [cried|shouted] {a}. {b} had brought {a.him} to the _{p.noun}.',
+        '"[That is my house|There is my mom|I am home]!" [cried|shouted] {a}. {b} had brought '
+        '{a.him} to the _{p.noun}.',
     ),
     "reward": (
         '"This {o} is for you," said {a} and gave it to {b}.',
-        "{S} ran inside and came back with {o.a}. \"[Take it|Keep it], {b}!\"",
+        '{S} ran inside and came back with {o.a}. "[Take it|Keep it], {b}!"',
     ),
     "find_new": (
         "{S} [found|saw and picked up] {o.a}. Nobody was there.",
-        '"What is this?" said {a}. {S} picked up {o.a}.',
+        '"What is this?" said {a}. {a.He} picked up {o.a}.',
     ),
     "seek": (
         '"I lost my {o} {p.at}," said {a}. "Have you seen it?"',
@@ -649,50 +678,88 @@ LINES = {
     ),
     "pick": (
         "On the way, {s} [found|picked up|saw and took] {o.a}.",
-        "{S} did not forget {a.his} promise. {S} found {o.a} and [took it along|put it in {a.his} pocket].",
+        "{S} did not forget {a.his} promise. {a.He} found {o.a} and [took it along|put it in {a.his} "
+        "pocket].",
     ),
     "keep": (
         "{S} kept {a.his} promise and gave {b} the {o.look} _{o.noun}.",
         '"[I kept my promise|I did not forget], {b}," said {a} and gave {b.him} the {o.look} _{o.noun}.',
-        "{b} [was waiting|stood] at the door. {a} kept {a.his} promise and gave {b.him} the _{o.look} {o.noun}.",
+        "{b} [was waiting|stood] at the door. {a} kept {a.his} promise and gave {b.him} the "
+        "_{o.look} {o.noun}.",
     ),
     "supper": (
         "{b} made [soup|pancakes|hot milk] for {a}, and {a.he} told {b.him} everything.",
         "{S} told {b} [all about the day|everything|the whole story].",
     ),
-    "rain": ("[Suddenly|But then], it began to rain. {S} [hid|sat] under [a big leaf|a roof] until [the sun came out|it stopped].",),
-    "wind": ("A [strong|cold] wind [came up|blew]. {S} had to [hold on to a tree|walk very slowly|sit down].",),
-    "mud": ("{S} slipped in the mud. [What a mess|Splash|Everything was dirty]! But {s} [got up|laughed] and went on.",),
-    "dog": ("A big dog [barked|ran up]. {S} {a.was} [scared|afraid], but the dog only wanted to [play|say hello].",),
-    "dark": ("A [dark|gray|black] cloud hid the sun. {S} {a.was} a little scared, but the [cloud|shadow] soon [passed|went away].",),
-    "bee": ("A bee [flew|buzzed] around {a.his} nose. {S} stood very still until it [went|flew] away.",),
+    "rain": (
+        "[Suddenly|But then], it began to rain. {S} [hid|sat] under [a big leaf|a roof] until [the "
+        "sun came out|it stopped].",
+    ),
+    "wind": (
+        "A [strong|cold] wind [came up|blew]. {S} had to [hold on to a tree|walk very slowly|sit down].",
+    ),
+    "mud": (
+        "{S} slipped in the mud. [What a mess|Splash|Everything was dirty]! But {s} [got up|laughed] "
+        "and went on.",
+    ),
+    "dog": (
+        "A big dog [barked|ran up]. {S} {a.was} [scared|afraid], but the dog only wanted to "
+        "[play|say hello].",
+    ),
+    "dark": (
+        "A [dark|gray|black] cloud hid the sun. {S} {a.was} a little scared, but the [cloud|shadow] "
+        "soon [passed|went away].",
+    ),
+    "bee": (
+        "A [big|little|fat] bee [flew by|buzzed loudly]. {S} stood very still until it [went|flew] away.",
+    ),
     "thorn": ("[Ouch|Oh]! There was a thorn. {S} [took care|pulled it out] and went on.",),
-    "noise": ("{S} heard a [strange|loud|scary] noise. But it was only [a frog|the wind|a bird|an old door].",),
+    "noise": (
+        "{S} heard a [strange|loud|scary] noise. But it was only [a frog|the wind|a bird|an old door].",
+    ),
     "sum": (
         "In the end, {a} had the {o.look} _{o.noun}.",
-        "[So|Now|That night], {a} had the {o.look} _{o.noun}.",
-        "In the end, the {o} was with _{a}.",
+        "[Now|When the day was over,] {a} had the {o.look} _{o.noun}.",
+        "After all this, the {o} was with _{a}.",
         "And who had the {o} now? _{a} did!",
         "That night, the {o} [slept|lay] next to _{a}.",
     ),
-    "sum only": (
+    "sum of one": (
         "In the end, {a} had the _{o.look} {o.noun}.",
-        "[So|Now|That night], {a} had the _{o.look} {o.noun}.",
+        "[Now|When the day was over,] {a} had the _{o.look} {o.noun}.",
     ),
-    "end": ("[The end.|And that was a good day.|What a day!|It was a [lovely|wonderful] day.]",),
+    "end": ("[The end.|And that was a good day.|What a day!|It was a lovely day.]",),
 }
 
 MORALS = {
-    "care": ("From then on, {s} [took good care of {a.his} things|was more careful].", "{S} learned to look after {a.his} things."),
+    "care": (
+        "From then on, {s} [took good care of {a.his} things|was more careful].",
+        "{S} learned to look after {a.his} things.",
+    ),
     "share": ("{S} learned that sharing [is fun|makes everyone happy].", "From then on, {s} always shared."),
-    "help": ("{S} learned that it feels good to help.", "From that day on, {a} and {b} [were|stayed] friends."),
-    "food": ("{S} learned that food tastes better with a friend.", "After that, {a} and {b} often ate together."),
+    "help": (
+        "{S} learned that it feels good to help.",
+        "From that day on, {a} and {b} [were|stayed] friends.",
+    ),
+    "food": (
+        "{S} learned that food tastes better with a friend.",
+        "After that, {a} and {b} often ate together.",
+    ),
     "kind": ("{S} learned that [a kind heart is worth more than food|it is good to be kind].",),
     "work": ("{S} learned that [good work takes time|two can do more than one].",),
     "friends": ("It was the best trip ever.", "{S} knew that everything is easier with a friend."),
-    "truth": ("{S} learned to tell the truth[, even when it is hard|].", "{S} was glad to have told the truth."),
-    "gift": ("{S} learned that giving is [as good as|better than] getting.", "It was the best birthday ever."),
+    "truth": (
+        "{S} learned to tell the truth[, even when it is hard|].",
+        "{S} was glad to have told the truth.",
+    ),
+    "gift": (
+        "{S} learned that giving is [as good as|better than] getting.",
+        "It was the best birthday ever.",
+    ),
     "practice": ("{S} learned that you must try again and again.", "{S} never gave up again."),
     "promise": ("{S} learned that a promise is a promise.", "Everyone knew that they could trust {a}."),
-    "fair": ("{S} learned that a fair trade makes both sides happy.", "After that, they [often traded|always asked first]."),
+    "fair": (
+        "{S} learned that a fair trade makes both sides happy.",
+        "After that, they [often traded|always asked first].",
+    ),
 }

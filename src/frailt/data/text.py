@@ -103,9 +103,13 @@ def _records(blocks: Iterator[bytes]) -> Iterator[bytes]:
 def _cut(record: bytes, longest: int) -> Iterator[bytes]:
     """Cut pieces of at most ``LONGEST`` bytes off, until at most ``longest`` are left."""
     while len(record) > longest:
-        at = max(record.rfind(b"\n", 0, LONGEST), 0) or max(record.rfind(b" ", 0, LONGEST), 0) or LONGEST
-        while at == LONGEST and record[at] & 0xC0 == 0x80 and at > LONGEST - 4:
-            at -= 1
+        at = record.rfind(b"\n", 1, LONGEST)
+        if at < 0:
+            at = record.rfind(b" ", 1, LONGEST)
+        if at < 0:
+            at = LONGEST
+            while record[at] & 0xC0 == 0x80 and at > LONGEST - 4:  # Inside a character of UTF-8.
+                at -= 1
         yield record[:at]
         record = record[at:]
     yield record

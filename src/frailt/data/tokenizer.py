@@ -13,7 +13,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
@@ -79,7 +79,7 @@ class Tokenizer:
         self._bytes += [piece.replace(SPACE, " ").encode() for piece in self.pieces[len(FIXED) :]]
 
     @classmethod
-    def train(cls, stories: Iterable[str], *, vocab_size: int = 512) -> Self:
+    def train(cls, stories: Iterable[str], *, vocab_size: int = 512) -> "Tokenizer":
         """Learn a vocabulary of at most ``vocab_size`` pieces, the way llama2.c trains SentencePiece.
 
         At most half of the learned pieces are single characters: the rarest ones beyond that, and
@@ -116,7 +116,7 @@ class Tokenizer:
         return cls._from_ranked([*FIXED, *dict.fromkeys(merged), *alphabet])
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path) -> "Tokenizer":
         """Read ``tokenizer.json``, SentencePiece's ``*.model``, llama2.c's ``*.bin``, or a folder with one.
 
         Raises:
@@ -184,7 +184,7 @@ class Tokenizer:
         return ids
 
     @classmethod
-    def _from_ranked(cls, pieces: Sequence[str], scores: Sequence[float] | None = None) -> Self:
+    def _from_ranked(cls, pieces: Sequence[str], scores: Sequence[float] | None = None) -> "Tokenizer":
         """Derive the merges as SentencePiece does: any two pieces whose sum is a piece, best score first."""
         ids = {piece: index for index, piece in enumerate(pieces)}
         ranked = range(len(FIXED), len(pieces))
@@ -194,7 +194,7 @@ class Tokenizer:
         return cls(pieces, [(a, b) for a, b in cuts if a in ids and b in ids])
 
     @classmethod
-    def _from_json(cls, path: Path) -> Self:
+    def _from_json(cls, path: Path) -> "Tokenizer":
         data = read_json(path)
         model = data["model"]
         ids = model["vocab"]
@@ -208,7 +208,7 @@ class Tokenizer:
         return made
 
     @classmethod
-    def _from_sentencepiece(cls, path: Path) -> Self:
+    def _from_sentencepiece(cls, path: Path) -> "Tokenizer":
         """Read the parts of SentencePiece's `ModelProto` that say how it encodes."""
         pieces, scores, kinds = [], [], []
         trainer: dict[int, Any] = {}
@@ -223,18 +223,16 @@ class Tokenizer:
                 trainer = dict(_fields(value))
             elif field == 3:
                 normalizer = dict(_fields(value))
-        bpe, byte_fallback = trainer.get(3) == 2, trainer.get(35, 0) == 1
-        changes_text, prefix = bool(normalizer.get(2)), normalizer.get(3, 1) == 1
-        only_normal = set(kinds[len(FIXED) :]) <= {1}
-        if not (bpe and byte_fallback and prefix and only_normal) or changes_text:
+        byte_bpe = trainer.get(3) == 2 and trainer.get(35) == 1
+        prefix_only = normalizer.get(3, 1) == 1 and not normalizer.get(2)
+        if not (byte_bpe and prefix_only and set(kinds[len(FIXED) :]) <= {1}):
             raise InputError("it is not plain BPE with byte fallback, no normalisation and a leading space")
         return cls._from_ranked(pieces, scores)
 
     @classmethod
-    def _from_llama2c(cls, path: Path) -> Self:
+    def _from_llama2c(cls, path: Path) -> "Tokenizer":
         data = path.read_bytes()
-        at = 4  # After the length of the longest piece.
-        pieces, scores = [], []
+        at, pieces, scores = 4, [], []  # After the length of the longest piece.
         while at < len(data):
             score, length = struct.unpack_from("<fi", data, at)
             at += 8 + length

@@ -16,7 +16,7 @@ from itertools import groupby
 
 from frailt.errors import InputError
 
-_TERM = re.compile(r"(?:\((?P<loop>[1-9]\d*)\)|(?P<blocks>[1-9]\d*))(?:\^(?P<passes>[1-9]\d*))?")
+_TERM = re.compile(r"(?:\((?P<loop>[1-9]\d*)\)|(?P<blocks>[1-9]\d*))(?:\^(?P<passes>[1-9]\d*))?", re.ASCII)
 _LIMIT = 1024
 """Largest effective depth: far past any use, small enough that a typing slip does not fill the memory."""
 
@@ -65,6 +65,8 @@ class Shape:
                 raise InputError(f"shape {text!r} is deeper than {_LIMIT} blocks; use fewer blocks or passes")
             loop, blocks, passes = counts
             if match["passes"] is None:
+                if groups and not groups[-1].encoded:  # Plain blocks in a row are one group: 1+1 is 2.
+                    blocks += groups.pop().blocks
                 groups.append(GroupShape(blocks, 1, encoded=False))
             elif match["loop"] is not None:
                 groups.append(GroupShape(loop, passes, encoded=True))

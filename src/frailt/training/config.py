@@ -13,7 +13,7 @@ from frailt.model.frailt import ModelConfig
 class OptimizerConfig:
     """AdamW, warm-up and cosine."""
 
-    lr: float = 4e-3
+    lr: float = 2e-3
     """Peak learning rate."""
     beta1: float = 0.9
     """Decay of the gradient's running mean."""
@@ -47,8 +47,9 @@ class TrainConfig:
     """Learning rate and its company."""
     tokens: int = 4_000_000
     """Training budget, rounded up to whole steps."""
-    batch: int = 16
-    """Sequences of the model's context in one optimizer step."""
+    batch: int = 4
+    """Sequences of the model's context in one optimizer step. Small, since at small budgets steps count for more
+    than smooth gradients (docs/log.md)."""
     accumulate: int = 1
     """Parts that a batch is computed in, to save memory; the gradient is the whole batch's."""
     passes: Literal["fixed", "random"] = "fixed"

@@ -31,7 +31,7 @@ def llama2c() -> TrainConfig:
 def demo() -> TrainConfig:
     """About a minute on two cores, with the short stories of the embedded corpus."""
     base = paper(dim=64, shape="1^8")
-    return replace(base, model=replace(base.model, context=128), tokens=600_000, batch=32, evaluations=5)
+    return replace(base, model=replace(base.model, context=128), tokens=700_000, batch=16, evaluations=5)
 
 
 PRESETS = {"paper": paper, "llama2c": llama2c, "demo": demo}
