@@ -350,10 +350,11 @@ def _plain_counts(args: list[str]) -> list[str]:
 def _corpus(folder: Path | None) -> Any:
     """The prepared data in a folder, or the embedded story world, made at first use."""
     from frailt.data.batches import Corpus
-    from frailt.data.prepare import PrepareConfig, prepare
 
     if folder is not None:
         return Corpus(folder)
+    from frailt.data.prepare import PrepareConfig, prepare
+
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     count = 20_000
     config = PrepareConfig(out=cache / "frailt" / f"story-world-{count}", world=count)

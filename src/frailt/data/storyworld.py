@@ -272,6 +272,7 @@ _NAMES = {
     ("animal", "he"): words.HE_ANIMALS.split(),
 }
 _TRAITS = [f"{{S}} was [very|always|so] {trait}. {line}" for trait, line in words.TRAITS.items()]
+_FEELINGS = {verb: feeling for feeling, verbs in words.FEELINGS.items() for verb in verbs.split()}
 _BLANK = re.compile(r"_\{([\w.]+)\}")
 _KINDS = {"a": "name", "o.noun": "thing", "o.look": "look", "p.noun": "place", "x.noun": "spot"}
 """What kind of word the slot after a "_" holds."""
@@ -406,8 +407,8 @@ class _World:
             slots[slot] = self.roles[role]
         if verb == "OBSTACLE":
             verb = self.pick(words.OBSTACLES)
-        if verb in words.FEELINGS:
-            self.feeling |= dict.fromkeys(slots["a"].names, words.FEELINGS[verb])
+        if verb in _FEELINGS:
+            self.feeling |= dict.fromkeys(slots["a"].names, _FEELINGS[verb])
         self.tell(self.change(verb, slots), slots)
 
     def change(self, verb: str, slots: dict[str, Any]) -> Sequence[str]:

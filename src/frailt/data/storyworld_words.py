@@ -1,8 +1,7 @@
 """What the story world is made of: names, things, places, plots and the lines that tell them.
 
-All of it is data. A line is a template with two kinds of holes. ``[big|small|]`` is a free choice. ``{a}`` is
-a slot that the world fills: ``a``, ``b`` and ``c`` are characters in the order of the step's roles, ``o`` is a
-thing, ``p`` a place, ``x`` the spot where ``o`` lies, ``y`` another spot in the same place. ``{S}`` and ``{s}``
+All of it is data. A line is a template with two kinds of holes. ``[big|small|]`` is a free choice. ``{a}``
+is a slot that the world fills: ``a``, ``b`` and ``c`` are characters in the order of the step's roles, ``o`` a thing, ``p`` a place, ``x`` the spot where ``o`` lies, ``y`` another spot in the same place. ``{S}`` and ``{s}``
 are ``a`` as the subject, by name or, where nobody can be confused, by pronoun. ``_`` marks a word that the
 story so far decides, so that a model can be asked for it.
 """
@@ -168,7 +167,8 @@ PLOTS = {
         "share",
     ),
     "help": (
-        "TIME walk a p; [detail p; ||]hear a b p; stuck b u p; cry b; offer a b; try a u; [idea a b; |OBSTACLE ab; |]"
+        "TIME walk a p; [detail p; ||]hear a b p; stuck b u p; cry b; offer a b; try a u; [idea a b; "
+        "|OBSTACLE ab; |]"
         "reach a u; give a b u; glad b; thank b a; fun ab",
         "help",
     ),
@@ -179,13 +179,15 @@ PLOTS = {
         "food",
     ),
     "errand": (
-        "TIME send m a f q; walk a q; [detail q; ||]get a f q; [OBSTACLE a; |]walk a p; meet a b p; has b k; starving b; "
+        "TIME send m a f q; walk a q; [detail q; ||]get a f q; [OBSTACLE a; |]walk a p; meet a b p; "
+        "has b k; starving b; "
         "doubt_food a f; give a b f; eat b f; thank b a; /; pick a g p; return a h; truth a m b f; "
         "proud m a; keep a m g",
         "kind",
     ),
     "build": (
-        "friend a b; has b k; /; TIME walk ab p; [detail p; ||]plan a b; need_tool b t; walk ab q; look_tool ab t q; "
+        "friend a b; has b k; /; TIME walk ab p; [detail p; ||]plan a b; need_tool b t; walk ab q; "
+        "look_tool ab t q; "
         "get b t q; [OBSTACLE ab; |]walk ab p; build ab t; [fail ab; |]done ab; glad ab",
         "work",
     ),
@@ -201,7 +203,8 @@ PLOTS = {
         "truth",
     ),
     "gift": (
-        "friend a b; has b k; birthday b; /; TIME gift_idea a b; walk a q; [detail q; ||]get a u q; [OBSTACLE a; |]walk a p; "
+        "friend a b; has b k; birthday b; /; TIME gift_idea a b; walk a q; [detail q; ||]get a u q; "
+        "[OBSTACLE a; |]walk a p; "
         "hide_gift a u p; meet a b p; ask_secret b a; surprise a b; look b u p; find b u p; own a b "
         "u; glad b; thank b a",
         "gift",
@@ -212,13 +215,15 @@ PLOTS = {
         "practice",
     ),
     "borrow": (
-        "friend a b; /; TIME walk ab p; has b u; ask_lend a b u; lend b a u; vow a b u; walk a q; [detail q; ||]play a u; "
+        "friend a b; /; TIME walk ab p; has b u; ask_lend a b u; lend b a u; vow a b u; walk a q; "
+        "[detail q; ||]play a u; "
         "meet a c q; tempt c a u; no_trade a c b; /; [OBSTACLE a; |]walk a p; bring a b u; proud b "
         "a; glad ab",
         "promise",
     ),
     "swap": (
-        "TIME walk a p; [detail p; ||]meet a b p; has b u; want b a o; agree a b u; trade a b o; trade b a u; play a u; "
+        "TIME walk a p; [detail p; ||]meet a b p; has b u; want b a o; agree a b u; trade a b o; "
+        "trade b a u; play a u; "
         "play b o; [regret a o; talk ab; trade b a o; trade a b u; glad ab|glad ab; fun ab]",
         "fair",
     ),
@@ -236,12 +241,14 @@ PLOTS = {
 OBSTACLES = ("rain", "wind", "mud", "dog", "dark", "bee", "thorn", "noise")
 
 FEELINGS = {
-    "sad": "sad", "cry": "sad", "sulk": "sad", "dog": "scared", "dark": "scared", "noise": "scared",
-    "happy", "happy": "happy", "forgive": "happy", "proud": "proud", "hungry": "hungry", "starving": "
-    ""hungry",
-    "regret": "sad", "hide": "sad", "sorry": "sorry", "thank": "happy", "succeed": "proud", "fun": "happy",
-}  # fmt: skip
-"""What a step makes its first character feel."""
+    "sad": "sad cry sulk regret hide",
+    "scared": "dog dark noise",
+    "happy": "glad happy forgive thank fun",
+    "proud": "proud succeed",
+    "hungry": "hungry starving",
+    "sorry": "sorry",
+}
+"""A feeling, and the steps that make their first character feel it."""
 
 LINES = {
     "open": (
@@ -285,7 +292,7 @@ LINES = {
     ),
     "promise": (
         '"[Will|Can] you bring me {o.a}?" asked {b}. "[Yes, I promise|I promise|I will not forget]," '
-        'said {a}.',
+        "said {a}.",
         '{S} made a promise to {b}. "I will bring you {o.a}," {a.he} said.',
         'Before {a.he} left, {a} said, "I will bring you {o.a}, {b}. [I promise|That is a promise]!"',
     ),
@@ -407,7 +414,7 @@ LINES = {
     ),
     "lend": (
         '{S} [gave|handed] {b} the {o}. "[You can play with it|It is your turn|Be careful with it]," '
-        '{a.he} said.',
+        "{a.he} said.",
         '"[Here|Of course|Yes], you can {o.play} my {o}," said {a} and gave it to {b}.',
         "{S} let {b} [hold|have|take] the {o}.",
     ),
@@ -658,7 +665,7 @@ LINES = {
     ),
     "arrive": (
         '"[That is my house|There is my mom|I am home]!" [cried|shouted] {a}. {b} had brought '
-        '{a.him} to the _{p.noun}.',
+        "{a.him} to the _{p.noun}.",
     ),
     "reward": (
         '"This {o} is for you," said {a} and gave it to {b}.',
