@@ -1,4 +1,8 @@
-"""For every test: shapes in signatures are enforced, torch keeps to one core, hypothesis has no clock."""
+"""For every test: shapes in signatures are enforced, one core is enough, hypothesis looks at no clock."""
+
+import os
+
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")  # Read once, at Numba's import.
 
 import jaxtyping
 import torch

@@ -19,7 +19,7 @@ def tiny(shape: str = "1^2", *, seed: int = 0, double: bool = False, **options: 
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(1 + 0.2 * noise if parameter.ndim == 1 else 0.4 * noise)
+            parameter.copy_(1 + 0.2 * noise if parameter.ndim == 1 else 0.25 * noise)
     return (model.double() if double else model).eval()
 
 

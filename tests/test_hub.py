@@ -23,9 +23,7 @@ class Hub(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files = {
-            name: f"A story of {name}.\n<|endoftext|>\n".encode() for both in FILES.values() for name in both
-        }
+        self.files = {name: f"A story of {name}.\n<|endoftext|>\n".encode() for both in FILES.values() for name in both}
         self.requests: list[str] = []
 
     @property
@@ -116,9 +114,7 @@ def test_no_network_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "refused" in refused("http://127.0.0.1:9", tmp_path).lower()
 
 
-def test_without_network_the_cache_is_enough(
-    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_network_the_cache_is_enough(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = fetch("v1", endpoint=server.endpoint, cache=tmp_path)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     assert fetch("v1", endpoint="http://127.0.0.1:9", cache=tmp_path) == files

@@ -81,9 +81,7 @@ def test_the_manifest_says_what_is_there(config: PrepareConfig) -> None:
     assert manifest["dropped"] == 0
     source = config.text[0].read_bytes()
     digest = hashlib.sha256(source).hexdigest()
-    assert manifest["sources"] == [
-        {"use": "text", "name": "stories.txt", "sha256": digest, "bytes": len(source)}
-    ]
+    assert manifest["sources"] == [{"use": "text", "name": "stories.txt", "sha256": digest, "bytes": len(source)}]
     assert str(config.out.parent) not in json.dumps(manifest)
     for side in ("train", "valid"):
         content = (config.out / f"{side}.bin").read_bytes()
@@ -106,9 +104,7 @@ def test_the_side_of_a_story_does_not_depend_on_the_others(config: PrepareConfig
     assert set(stories_in(other.out, "valid")) <= set(stories_in(config.out, "valid"))
 
 
-def test_training_stories_that_are_validation_stories_are_dropped(
-    config: PrepareConfig, tmp_path: Path
-) -> None:
+def test_training_stories_that_are_validation_stories_are_dropped(config: PrepareConfig, tmp_path: Path) -> None:
     stories = some_stories(2000)
     held_out = [*stories[:50], "Only here."]
     made = prepare(replace(config, valid=(write(tmp_path / "valid.txt", held_out),)))
@@ -229,7 +225,7 @@ def test_an_interruption_leaves_nothing_and_a_rerun_succeeds(
 
 
 def test_ctrl_c_ends_it_with_its_workers(config: PrepareConfig, tmp_path: Path) -> None:
-    write(config.text[0], some_stories(1000) * 100)
+    write(config.text[0], some_stories(1000) * 400)
     Tokenizer.train(some_stories(100), vocab_size=300).save(tmp_path / "tokenizer.json")
     script = tmp_path / "script.py"
     script.write_text(
@@ -243,8 +239,9 @@ def test_ctrl_c_ends_it_with_its_workers(config: PrepareConfig, tmp_path: Path) 
     files = [script, config.text[0], config.out, tmp_path / "tokenizer.json"]
     command = [sys.executable, *map(str, files)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not any(path.stat().st_size for path in tmp_path.glob(".out.*.tmp/train.bin")):
+            assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGINT)
@@ -278,17 +275,13 @@ def test_a_side_without_stories_is_refused(config: PrepareConfig, tmp_path: Path
         ({"workers": 0}, "workers is 0"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(
-    config: PrepareConfig, change: dict[str, Any], says: str
-) -> None:
+def test_settings_that_mean_nothing_are_refused(config: PrepareConfig, change: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         replace(config, **change)
 
 
 def test_the_story_world_needs_no_file(tmp_path: Path) -> None:
-    config = PrepareConfig(
-        world=300, seed=3, out=tmp_path / "a", vocab_size=300, valid_fraction=0.1, workers=1
-    )
+    config = PrepareConfig(world=300, seed=3, out=tmp_path / "a", vocab_size=300, valid_fraction=0.1, workers=1)
     made = prepare(config)
     assert made.manifest["train"]["stories"] + made.manifest["valid"]["stories"] == 300
     assert not prepare(config).fresh
@@ -297,9 +290,7 @@ def test_the_story_world_needs_no_file(tmp_path: Path) -> None:
         prepare(replace(config, seed=4))
 
 
-def test_the_hub_gives_both_sides(
-    config: PrepareConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_hub_gives_both_sides(config: PrepareConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     valid = write(tmp_path / "valid.txt", some_stories(20, seed=9))
     monkeypatch.setattr(hub, "fetch", lambda version: (config.text[0], valid))
     prepare(replace(config, text=(), hub="v2"))

@@ -56,7 +56,13 @@ def test_neighbouring_plain_blocks_are_one_model() -> None:
 
 @pytest.mark.parametrize(
     ("text", "blocks", "depth", "standard"),
-    [("8", 8, 8, True), ("2^4", 2, 8, False), ("(2)^4", 2, 8, False), ("1+(4)^3+1", 6, 14, False), ("1^1", 1, 1, False)],
+    [
+        ("8", 8, 8, True),
+        ("2^4", 2, 8, False),
+        ("(2)^4", 2, 8, False),
+        ("1+(4)^3+1", 6, 14, False),
+        ("1^1", 1, 1, False),
+    ],
 )
 def test_blocks_and_depth(text: str, blocks: int, depth: int, standard: bool) -> None:
     shape = Shape.parse(text)
@@ -65,7 +71,9 @@ def test_blocks_and_depth(text: str, blocks: int, depth: int, standard: bool) ->
 
 counts = st.integers(1, 6)
 terms = st.one_of(
-    st.builds("{}".format, counts), st.builds("{}^{}".format, counts, counts), st.builds("({})^{}".format, counts, counts)
+    st.builds("{}".format, counts),
+    st.builds("{}^{}".format, counts, counts),
+    st.builds("({})^{}".format, counts, counts),
 )
 shapes = st.lists(terms, min_size=1, max_size=6).map("+".join)
 

@@ -22,9 +22,7 @@ OWN = Tokenizer.train([TEXT], vocab_size=330)
 
 # Characters that a tokenizer may trip over, and words that have pieces.
 tricky = st.lists(
-    st.sampled_from(
-        [*"ab \n\t\r1!▁é🙂\x00\ufeff\u200d", "  ", "<s>", "<0x41>", "</s>", "<unk>", "the ", "ball"]
-    )
+    st.sampled_from([*"ab \n\t\r1!▁é🙂\x00\ufeff\u200d", "  ", "<s>", "<0x41>", "</s>", "<unk>", "the ", "ball"])
 ).map("".join)
 
 
@@ -189,9 +187,7 @@ def test_damaged_sentencepiece_files_are_refused(tmp_path: Path) -> None:
             with pytest.raises(InputError, match=name):
                 Tokenizer.load(tmp_path / name)
     # A last piece that says that it is longer than the file.
-    (tmp_path / "long.model").write_bytes(
-        (TOK512 / "tok512.model").read_bytes() + b"\x0a\x30\x0a\x03\xe6\xbc\xa2"
-    )
+    (tmp_path / "long.model").write_bytes((TOK512 / "tok512.model").read_bytes() + b"\x0a\x30\x0a\x03\xe6\xbc\xa2")
     with pytest.raises(InputError, match=r"long\.model is damaged"):
         Tokenizer.load(tmp_path / "long.model")
 

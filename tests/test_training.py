@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from corpora import make_corpus
 from safetensors.torch import load_file
 
-from corpora import make_corpus
 from frailt.data.batches import Corpus
 from frailt.errors import InputError
 from frailt.model.checkpoint import load_model
@@ -28,7 +28,7 @@ from frailt.training.trainer import Progress, train
 TINY = TrainConfig(
     model=ModelConfig(shape="1^3", dim=16, heads=2, vocab_size=300, context=32),
     tokens=20 * 4 * 32,
-    evaluations=2,
+    evaluations=1,
     checkpoint_seconds=0.0,
 )
 
@@ -65,7 +65,14 @@ class Interrupting:
 def test_a_run_folder_holds_everything(corpus: Corpus, tmp_path: Path) -> None:
     result = train(TINY, corpus, tmp_path / "run")
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"run.json", "config.json", "metrics.jsonl", "model.safetensors", "tokenizer.json", "loss.png"}
+    assert names == {
+        "run.json",
+        "config.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "tokenizer.json",
+        "loss.png",
+    }
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["data"]["train"] == corpus.digest["train"]
     assert {"frailt", "torch", "numpy", "python", "commit", "machine"} <= record.keys()

@@ -25,7 +25,7 @@ _HOMES = {
     "train": "frailt.training.trainer",
 }
 
-__all__ = [  # noqa: RUF022 (plain alphabetical order, which a test holds)
+__all__ = [
     "FraiLT",
     "InputError",
     "ModelConfig",

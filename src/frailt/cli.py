@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,7 +50,7 @@ def train(args: list[str]) -> None:
         resume: bool = False
         """Go on with the run in the folder, if there is one."""
 
-    name = next((value for flag, value in zip(args, args[1:], strict=False) if flag == "--preset"), "paper")
+    name = next((value for flag, value in pairwise(args) if flag == "--preset"), "paper")
     preset = PRESETS.get(name, PRESETS["paper"])
     command = _parse(Command, "train", args, train.__doc__, default=Command(config=preset()))
     config = command.config
@@ -274,7 +275,11 @@ def info(args: list[str]) -> None:
     if (command.model / "run.json").is_file():
         record = read_json(command.model / "run.json")
         result = RunFolder(command.model).result
-        state = f"validation loss {result['valid_loss']:.4f} after {result['tokens']:,} tokens" if result else "not complete"
+        state = (
+            f"validation loss {result['valid_loss']:.4f} after {result['tokens']:,} tokens"
+            if result
+            else "not complete"
+        )
         print(f"trained on {record['data']['name']}, seed {record['config']['seed']}: {state}")
 
 
@@ -317,7 +322,10 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"frailt: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""), file=sys.stderr)
+        print(
+            f"frailt: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""),
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("\nfrailt: stopped; what was saved is kept, and training goes on with --resume", file=sys.stderr)
@@ -340,7 +348,7 @@ def _plain_counts(args: list[str]) -> list[str]:
     """Token counts like 4M or 250k as plain numbers."""
     units = {"k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
     plain = list(args)
-    for i, (flag, value) in enumerate(zip(args, args[1:], strict=False)):
+    for i, (flag, value) in enumerate(pairwise(args)):
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmb])", value.lower())
         if flag in ("--tokens", "--eval-tokens", "--eval_tokens") and match:
             plain[i + 1] = str(round(float(match[1]) * units[match[2]]))

@@ -15,9 +15,7 @@ FILES = {
 """Training and validation file of each version; about 2 GB together."""
 
 
-def fetch(
-    version: Literal["v1", "v2"], *, endpoint: str | None = None, cache: Path | None = None
-) -> tuple[Path, Path]:
+def fetch(version: Literal["v1", "v2"], *, endpoint: str | None = None, cache: Path | None = None) -> tuple[Path, Path]:
     """Download the training and the validation file, or find them in the cache.
 
     ``endpoint`` and ``cache`` are the server and the folder; by default those of `huggingface_hub`,

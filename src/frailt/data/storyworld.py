@@ -71,12 +71,12 @@ class Question:
     """What the answer is: "name", "thing", "look", "place", "spot" or "skill"."""
 
     def check(self, completion: str) -> bool | None:
-        """Read the first word of a completion.
+        """Read the first word of a completion, after small words such as "at the".
 
         Returns:
             True for the answer, False for any other word of its kind, None for a word that says neither.
         """
-        found = re.match(r"[\s\"]*([A-Za-z]+)", completion)
+        found = re.match(r"[\s\"]*(?:(?:at|in|on|the|a|an)\s+)*([a-z]+)", completion, re.IGNORECASE)
         word = found[1].lower() if found else ""
         if word == self.answer.lower():
             return True
@@ -261,9 +261,7 @@ def _shortcuts() -> dict[tuple[str, str], str]:
 _VIA = _shortcuts()
 _PEOPLE, _THINGS = "abcm", "oufgkt"
 _OUTSIDE, _TOYS, _SKILLS, _PARENTS = map(tuple, (words.PLACES, words.TOYS, words.SKILLS, words.PARENTS))
-_COLOURS, _TASTES, _WEAR, _FINDS = (
-    looks.split() for looks in (words.COLOURS, words.TASTES, words.WEAR, words.FINDS)
-)
+_COLOURS, _TASTES, _WEAR, _FINDS = (looks.split() for looks in (words.COLOURS, words.TASTES, words.WEAR, words.FINDS))
 _FOODS, _MATERIALS, _ANIMALS = words.FOODS.split(), words.MATERIALS.split(), words.ANIMALS.split()
 _NAMES = {
     ("child", "she"): words.GIRLS.split(),

@@ -1,9 +1,10 @@
 """What the story world is made of: names, things, places, plots and the lines that tell them.
 
 All of it is data. A line is a template with two kinds of holes. ``[big|small|]`` is a free choice. ``{a}``
-is a slot that the world fills: ``a``, ``b`` and ``c`` are characters in the order of the step's roles, ``o`` a thing, ``p`` a place, ``x`` the spot where ``o`` lies, ``y`` another spot in the same place. ``{S}`` and ``{s}``
-are ``a`` as the subject, by name or, where nobody can be confused, by pronoun. ``_`` marks a word that the
-story so far decides, so that a model can be asked for it.
+is a slot that the world fills: ``a``, ``b`` and ``c`` are characters in the order of the step's roles, ``o`` is
+a thing, ``p`` a place, ``x`` the spot where ``o`` lies, ``y`` another spot in the same place. ``{S}`` and
+``{s}`` are ``a`` as the subject, by name or, where nobody can be confused, by pronoun. ``_`` marks a word that
+the story so far decides, so that a model can be asked for it.
 """
 
 GIRLS = "Lily Mia Anna Sara Lucy Emma Zoe Ruby Nora Ella Ivy Amy Kate Molly Jane Eva Lena Maya"
@@ -152,8 +153,8 @@ HOMEWARD = "; /; pick a g p; return a h; keep a m g; [supper a m; ||]"
 
 # A plot is a script. A step is a verb and its roles: a the hero, b the friend, c a third, m a parent; o and u
 # toys, f food, t a tool, g a thing promised to m, k a toy that b happens to have; p and q places, h home. Two
-# characters together are written as one word. "/" begins a paragraph. g and k are in some stories only; a step
-# whose role is not in the story is left out. Beside each script stands the key of its moral.
+# characters together are written as one word. "/" begins a paragraph. g and k are in some stories only, and a
+# step whose role is not in the story is left out. Beside each script stands the key of its moral.
 PLOTS = {
     "lost": (
         "TIME walk a p; [detail p; ||]play a o; put a o p; walk a q; meet a b q; has b k; chat b a; /; "
@@ -260,10 +261,8 @@ LINES = {
         "There [once was|was once] {a.intro} who [loved to play|played every day|was happy] near the {n}.",
     ),
     "born": (
-        "{S} was a [little|young|small] {a.kind} [from a house near|who lived near|who played every "
-        "day near] the {n}.",
-        "{S} was a [happy|little|good] {a.kind} and lived with {a.his} [family|mom and dad|big "
-        "family] near the {n}.",
+        "{S} was a [little|young|small] {a.kind} [from a house near|who lived near|who played every day near] the {n}.",
+        "{S} was a [happy|little|good] {a.kind} and lived with {a.his} [family|mom and dad|big family] near the {n}.",
     ),
     "scene": (
         "It was a [warm|cold|quiet|bright] [evening|day|morning] in [spring|summer|autumn], and {a} was "
@@ -287,12 +286,10 @@ LINES = {
         "quickly|could not wait to go out].",
         "One day, the [birds sang|sun was shining|sky was blue] and {a} wanted to [play outside|have "
         "an adventure|see something new].",
-        "On [Monday|Sunday|Friday] morning, {a} [jumped out of bed|brushed {a.his} hair|put on "
-        "{a.his} shoes].",
+        "On [Monday|Sunday|Friday] morning, {a} [jumped out of bed|brushed {a.his} hair|put on {a.his} shoes].",
     ),
     "promise": (
-        '"[Will|Can] you bring me {o.a}?" asked {b}. "[Yes, I promise|I promise|I will not forget]," '
-        "said {a}.",
+        '"[Will|Can] you bring me {o.a}?" asked {b}. "[Yes, I promise|I promise|I will not forget]," said {a}.',
         '{S} made a promise to {b}. "I will bring you {o.a}," {a.he} said.',
         'Before {a.he} left, {a} said, "I will bring you {o.a}, {b}. [I promise|That is a promise]!"',
     ),
@@ -332,8 +329,7 @@ LINES = {
     ),
     "play": (
         "{S} {o.played} the {o} {o.where}.",
-        "{S} {o.played} the [{o.noun}|{o}] {o.where} [and laughed|until {a.he} {a.was} tired|for a "
-        "long time].",
+        "{S} {o.played} the [{o.noun}|{o}] {o.where} [and laughed|until {a.he} {a.was} tired|for a long time].",
         "It was [fun|great fun] to {o.play} the {o.noun} {o.where}.",
     ),
     "put": (
@@ -354,8 +350,7 @@ LINES = {
         "A [big|small] tear ran down {a.his} [cheek|nose].",
     ),
     "comfort": (
-        '"[Do not cry|Do not be sad|Do not worry], {b}," said {a}. "I will [help you|stay with '
-        'you|go with you]."',
+        '"[Do not cry|Do not be sad|Do not worry], {b}," said {a}. "I will [help you|stay with you|go with you]."',
         '{a} [hugged|held] {b}. "[We can do it|We will find a way] together," {a.he} said.',
     ),
     "recall": (
@@ -387,8 +382,7 @@ LINES = {
         "{S} {a.was} [happy|glad] [again|at last].",
     ),
     "want": (
-        '"[What a nice|I like your|I love that] {o}! [Can I have a turn|May I try it|May I hold '
-        'it]?" asked {a}.',
+        '"[What a nice|I like your|I love that] {o}! [Can I have a turn|May I try it|May I hold it]?" asked {a}.',
         '{S} [pointed at|looked at] the {o}. "[May I|Can I] {o.play} it[|, please]?" {a.he} asked.',
     ),
     "refuse": (
@@ -409,12 +403,10 @@ LINES = {
     ),
     "sorry": (
         '"I am [so |very |]sorry, {b}," said {a}.',
-        '{S} took a deep breath. "I am sorry, {b}. [Please do not be sad.|It was my fault.|Will you '
-        'forgive me?]"',
+        '{S} took a deep breath. "I am sorry, {b}. [Please do not be sad.|It was my fault.|Will you forgive me?]"',
     ),
     "lend": (
-        '{S} [gave|handed] {b} the {o}. "[You can play with it|It is your turn|Be careful with it]," '
-        "{a.he} said.",
+        '{S} [gave|handed] {b} the {o}. "[You can play with it|It is your turn|Be careful with it]," {a.he} said.',
         '"[Here|Of course|Yes], you can {o.play} my {o}," said {a} and gave it to {b}.',
         "{S} let {b} [hold|have|take] the {o}.",
     ),
@@ -554,8 +546,7 @@ LINES = {
         "{S} took {o.a} along.",
     ),
     "warn": (
-        '"[Be careful|Come home before dark|Stay together]," said {a}. "[Yes, I will|I will be '
-        'good]," said {b}.',
+        '"[Be careful|Come home before dark|Stay together]," said {a}. "[Yes, I will|I will be good]," said {b}.',
         '{S} [kissed|hugged] {b} and said, "[Be careful|Have fun|Take care of your friend]!"',
     ),
     "rest": (
@@ -600,8 +591,7 @@ LINES = {
         'It was a gift from {a}. "It is [yours|all yours], {b}!"',
     ),
     "can": (
-        "{S} could {skill} [very well|like nobody else|better than anyone]. But {b} could not "
-        "{skill} at all.",
+        "{S} could {skill} [very well|like nobody else|better than anyone]. But {b} could not {skill} at all.",
         '{S} loved to {skill}. "I want to {skill}, too," said {b}.',
     ),
     "teach": (
@@ -640,9 +630,7 @@ LINES = {
         '"[Give me|I want|Let me have] that {o}," said {a}. "[You can have all my candy for '
         'it|Nobody will know|Please, please]!"',
     ),
-    "no_trade": (
-        '"No, {b}. [It is not mine|I made a promise to {c}|I have to bring it back to {c}]," said {a}.',
-    ),
+    "no_trade": ('"No, {b}. [It is not mine|I made a promise to {c}|I have to bring it back to {c}]," said {a}.',),
     "bring": (
         '"Here is your {o}, {b}. I [kept|did not forget] my promise," said {a}.',
         "{S} [kept {a.his} promise and |]gave the {o} back to {b}.",
@@ -685,14 +673,12 @@ LINES = {
     ),
     "pick": (
         "On the way, {s} [found|picked up|saw and took] {o.a}.",
-        "{S} did not forget {a.his} promise. {a.He} found {o.a} and [took it along|put it in {a.his} "
-        "pocket].",
+        "{S} did not forget {a.his} promise. {a.He} found {o.a} and [took it along|put it in {a.his} pocket].",
     ),
     "keep": (
         "{S} kept {a.his} promise and gave {b} the {o.look} _{o.noun}.",
         '"[I kept my promise|I did not forget], {b}," said {a} and gave {b.him} the {o.look} _{o.noun}.',
-        "{b} [was waiting|stood] at the door. {a} kept {a.his} promise and gave {b.him} the "
-        "_{o.look} {o.noun}.",
+        "{b} [was waiting|stood] at the door. {a} kept {a.his} promise and gave {b.him} the _{o.look} {o.noun}.",
     ),
     "supper": (
         "{b} made [soup|pancakes|hot milk] for {a}, and {a.he} told {b.him} everything.",
@@ -702,28 +688,18 @@ LINES = {
         "[Suddenly|But then], it began to rain. {S} [hid|sat] under [a big leaf|a roof] until [the "
         "sun came out|it stopped].",
     ),
-    "wind": (
-        "A [strong|cold] wind [came up|blew]. {S} had to [hold on to a tree|walk very slowly|sit down].",
-    ),
+    "wind": ("A [strong|cold] wind [came up|blew]. {S} had to [hold on to a tree|walk very slowly|sit down].",),
     "mud": (
-        "{S} slipped in the mud. [What a mess|Splash|Everything was dirty]! But {s} [got up|laughed] "
-        "and went on.",
+        "{S} slipped in the mud. [What a mess|Splash|Everything was dirty]! But {s} [got up|laughed] and went on.",
     ),
-    "dog": (
-        "A big dog [barked|ran up]. {S} {a.was} [scared|afraid], but the dog only wanted to "
-        "[play|say hello].",
-    ),
+    "dog": ("A big dog [barked|ran up]. {S} {a.was} [scared|afraid], but the dog only wanted to [play|say hello].",),
     "dark": (
         "A [dark|gray|black] cloud hid the sun. {S} {a.was} a little scared, but the [cloud|shadow] "
         "soon [passed|went away].",
     ),
-    "bee": (
-        "A [big|little|fat] bee [flew by|buzzed loudly]. {S} stood very still until it [went|flew] away.",
-    ),
+    "bee": ("A [big|little|fat] bee [flew by|buzzed loudly]. {S} stood very still until it [went|flew] away.",),
     "thorn": ("[Ouch|Oh]! There was a thorn. {S} [took care|pulled it out] and went on.",),
-    "noise": (
-        "{S} heard a [strange|loud|scary] noise. But it was only [a frog|the wind|a bird|an old door].",
-    ),
+    "noise": ("{S} heard a [strange|loud|scary] noise. But it was only [a frog|the wind|a bird|an old door].",),
     "sum": (
         "In the end, {a} had the {o.look} _{o.noun}.",
         "[Now|When the day was over,] {a} had the {o.look} _{o.noun}.",

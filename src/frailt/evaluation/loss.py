@@ -85,9 +85,7 @@ class PassLoss:
 
 
 @torch.inference_mode()
-def pass_losses(
-    model: FraiLT, tokens: np.ndarray, *, most: int, text_bytes: int, batch: int = 16
-) -> list[PassLoss]:
+def pass_losses(model: FraiLT, tokens: np.ndarray, *, most: int, text_bytes: int, batch: int = 16) -> list[PassLoss]:
     """Loss with 1 to ``most`` passes in every group that has more than one, and how far each pass moves.
 
     Each number of passes is a whole forward pass: with several groups, fewer passes in the first change what

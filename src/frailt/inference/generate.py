@@ -156,9 +156,7 @@ def continuations(
             scores = model(new, cache, iterations).logits[:, -1]
 
 
-def _read(
-    model: FraiLT, rows: list[list[int]], iterations: int | tuple[int, ...] | None
-) -> tuple[torch.Tensor, Cache]:
+def _read(model: FraiLT, rows: list[list[int]], iterations: int | tuple[int, ...] | None) -> tuple[torch.Tensor, Cache]:
     """Scores after each row and a fresh cache that holds them, padded on the left to equal lengths."""
     device = next(model.parameters()).device
     longest = max(map(len, rows))

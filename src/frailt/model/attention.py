@@ -18,7 +18,7 @@ class View:
     cos: Float[Tensor, "rows time half_head"]
     sin: Float[Tensor, "rows time half_head"]
     """Rotary angles of the new tokens; ``rows`` is 1 where all sequences share their positions."""
-    mask: Bool[Tensor, "batch 1 time keys"] | None
+    mask: Bool[Tensor, "rows 1 time keys"] | None
     """True where a query may look. ``None``: everything up to itself, nothing is padded."""
 
 
@@ -77,7 +77,7 @@ def attend(
     q: Float[Tensor, "batch heads time head"],
     k: Float[Tensor, "batch kv_heads keys head"],
     v: Float[Tensor, "batch kv_heads keys head"],
-    mask: Bool[Tensor, "batch 1 time keys"] | None,
+    mask: Bool[Tensor, "rows 1 time keys"] | None,
 ) -> Float[Tensor, "batch heads time head"]:
     """Softmax attention. Without a mask the queries are the last ``time`` of the keys' positions, and causal."""
     if mask is None and suits_small_heads(q, k):

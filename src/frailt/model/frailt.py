@@ -6,7 +6,7 @@
 norm and head. A standard Llama-2 style model is the same code with M = 1 everywhere and no encodings.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -64,9 +64,7 @@ class ModelConfig:
         if self.key_value_heads < 1 or self.heads % self.key_value_heads:
             raise InputError(f"kv_heads {self.kv_heads} must divide heads {self.heads}")
         if self.hidden_dim is None:
-            object.__setattr__(
-                self, "hidden_dim", -(-(8 * self.dim // 3) // self.multiple_of) * self.multiple_of
-            )
+            object.__setattr__(self, "hidden_dim", -(-(8 * self.dim // 3) // self.multiple_of) * self.multiple_of)
         if self.feed_forward_dim < 1:
             raise InputError(f"hidden_dim is {self.hidden_dim}; it must be at least 1")
         if self.encoding not in ENCODINGS:

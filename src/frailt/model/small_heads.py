@@ -21,25 +21,24 @@ from torch import Tensor
 WIDEST = 16
 """Head width up to which this kernel was measured to be the faster one."""
 
+MOST_THREADS = numba.get_num_threads()
+"""Numba starts this many threads and refuses to use more."""
+
 f32 = np.float32
 
 
 def suits_small_heads(q: Tensor, k: Tensor) -> bool:
     """Whether the kernel handles this call, and well: float32 on a CPU, narrow heads, as many keys as queries."""
-    return (
-        q.device.type == "cpu"
-        and q.dtype == torch.float32
-        and q.shape[3] <= WIDEST
-        and q.shape[2] == k.shape[2] > 1
-    )
+    return q.device.type == "cpu" and q.dtype == torch.float32 and q.shape[3] <= WIDEST and q.shape[2] == k.shape[2] > 1
 
 
 @torch.library.custom_op("frailt::causal_small_heads", mutates_args=())
 def _forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     out, lse = torch.empty_like(q), q.new_empty(q.shape[:3])
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-    _attend(*map(_array, (q, k, v, out, lse)), f32(q.shape[3] ** -0.5))
+    _use_torchs_threads()
+    arrays = [_array(tensor) for tensor in (q, k, v, out, lse)]
+    _attend(*arrays, f32(q.shape[3] ** -0.5))
     return out, lse
 
 
@@ -49,19 +48,17 @@ def _(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.library.custom_op("frailt::causal_small_heads_backward", mutates_args=())
-def _backward(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, grad: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _backward(q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     q, k, v, grad = q.contiguous(), k.contiguous(), v.contiguous(), grad.contiguous()
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    _differentiate(*map(_array, (q, k, v, out, lse, grad, dq, dk, dv)), f32(q.shape[3] ** -0.5))
+    _use_torchs_threads()
+    arrays = [_array(tensor) for tensor in (q, k, v, out, lse, grad, dq, dk, dv)]
+    _differentiate(*arrays, f32(q.shape[3] ** -0.5))
     return dq, dk, dv
 
 
 @_backward.register_fake
-def _(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, grad: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
 
@@ -85,12 +82,16 @@ def causal_small_heads(
     return _forward(q, k, v)[0]
 
 
+def _use_torchs_threads() -> None:
+    numba.set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
+
+
 def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().numpy()
 
 
 @intrinsic
-def _float_of_bits(_: Any, bits: Any) -> Any:
+def _float_of_bits(typing_context: Any, bits: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.FloatType())
 

@@ -13,7 +13,6 @@ from statistics import mean, median
 from typing import Any
 
 import numpy as np
-import torch
 
 from frailt.data.batches import Corpus
 from frailt.errors import InputError
@@ -139,9 +138,7 @@ def compare(
     stories = _StoryLosses(corpus)
     nats = {key: stories.of(folder) for key, folder in folders.items()}
     speeds = measure_speeds([config.run(name, config.seeds[0]) for name in config.shapes], corpus)
-    rows = tuple(
-        _row(config, name, speed, nats, stories) for name, speed in zip(config.shapes, speeds, strict=True)
-    )
+    rows = tuple(_row(config, name, speed, nats, stories) for name, speed in zip(config.shapes, speeds, strict=True))
     result = Comparison(
         config=config,
         rows=rows,
@@ -200,11 +197,11 @@ def _row(
 ) -> Row:
     model = config.model(name)
     shape = Shape.parse(model.shape)
-    twins = [_find(config, str(depth)) for depth in (shape.blocks, shape.depth)]
+    shallow, deep = (_find(config, str(depth)) for depth in (shape.blocks, shape.depth))
     gap = interval = paper_gap = None
-    if not shape.standard and None not in twins:
-        triple = [np.stack([nats[key, seed] for seed in config.seeds]).mean(0) for key in (twins[0], name, twins[1]) if key]
-        gap, interval = gap_closed(*triple, stories.counts)
+    if not shape.standard and shallow and deep:
+        means = {key: np.stack([nats[key, seed] for seed in config.seeds]).mean(0) for key in (shallow, name, deep)}
+        gap, interval = gap_closed(means[shallow], means[name], means[deep], stories.counts)
     if not shape.standard and model.encoding == "learned":
         paper_gap = published_gap(model.dim, shape)
     return Row(

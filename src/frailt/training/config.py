@@ -2,7 +2,6 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from frailt.errors import InputError
@@ -101,7 +100,9 @@ def build_config(kind: type[Any], stored: dict[str, Any], source: str) -> Any:
     if wrong := sorted(known.keys() ^ stored.keys()):
         raise InputError(f"{source} does not fit this version: unknown or missing {', '.join(wrong)}")
     values = {
-        name: build_config(f.type, stored[name], source) if dataclasses.is_dataclass(f.type) else stored[name]
+        name: build_config(f.type, stored[name], source)
+        if isinstance(f.type, type) and dataclasses.is_dataclass(f.type)
+        else stored[name]
         for name, f in known.items()
     }
     return kind(**values)

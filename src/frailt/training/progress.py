@@ -19,7 +19,11 @@ class ProgressLine:
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
-        columns = TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[state]}")
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[state]}"),
+        )
         self.bar = Bar(*columns, console=self.console, disable=not self.console.is_terminal)
         self.name: str | None = None
         self.logged = time.monotonic()
@@ -28,7 +32,9 @@ class ProgressLine:
         self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.bar.stop()
 
     def __call__(self, name: str, progress: Progress) -> None:

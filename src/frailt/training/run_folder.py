@@ -71,7 +71,9 @@ class RunFolder:
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"{self.path} is being trained by another process; wait for it or choose another --out") from None
+            raise InputError(
+                f"{self.path} is being trained by another process; wait for it or choose another --out"
+            ) from None
 
     def release(self) -> None:
         """Let others use the folder."""
@@ -116,9 +118,8 @@ class RunFolder:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-            reason = str(error).splitlines()[0]
             raise InputError(
-                f"{path} is damaged ({reason}); delete it to train this run from its start"
+                f"{path} is damaged ({type(error).__name__}); delete it to train this run from its start"
             ) from None
         kept = [line for line in self.metrics() if line["step"] <= state["step"]]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
@@ -139,7 +140,11 @@ def provenance() -> dict[str, Any]:
     """Versions, code and machine that a result came from."""
     here = Path(__file__).parent
     git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=here, capture_output=True, text=True, check=False
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return {
         "frailt": version("frailt"),
@@ -158,7 +163,9 @@ def machine() -> str:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
         model = names[0] if names else model
     return f"{model}, {torch.get_num_threads()} threads"
 

@@ -171,9 +171,7 @@ class _Training:
     def train_step(self) -> Tensor:
         """One optimizer step; the mean loss of its batch, still on the device."""
         config = self.config
-        x, y = self.corpus.train.batch(
-            self.step, batch=config.batch, context=config.model.context, seed=config.seed
-        )
+        x, y = self.corpus.train.batch(self.step, batch=config.batch, context=config.model.context, seed=config.seed)
         rate = learning_rate(self.step, config.steps, config.optimizer)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -211,7 +209,11 @@ class _Training:
             valid_loss=loss.nats_per_token,
             **({"nats": loss.nats, "targets": loss.tokens, "final": True} if last else {}),
         )
-        draw_losses(run.metrics(), run.path / "loss.png", title=f"{self.config.model.shape}, width {self.config.model.dim}")
+        draw_losses(
+            run.metrics(),
+            run.path / "loss.png",
+            title=f"{self.config.model.shape}, width {self.config.model.dim}",
+        )
         return loss.nats_per_token
 
     def save(self, run: RunFolder) -> None:
@@ -223,7 +225,11 @@ class _Training:
 def measure_speed(config: TrainConfig, corpus: Corpus) -> Callable[[], None]:
     """A function that does one training step and waits for it, on a fresh model that is kept nowhere."""
     training = _Training(config, corpus, choose_device(config.device))
-    return lambda: training.train_step().item() and None
+
+    def step() -> None:
+        training.train_step().item()
+
+    return step
 
 
 def compile_blocks(model: FraiLT) -> None:
@@ -254,7 +260,9 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device(next(kind for kind, here in there.items() if here))
     if not there[name]:
-        raise InputError(f"device {name} is not available here; use one of {', '.join(k for k, h in there.items() if h)}")
+        raise InputError(
+            f"device {name} is not available here; use one of {', '.join(k for k, h in there.items() if h)}"
+        )
     return torch.device(name)
 
 
