@@ -2,11 +2,30 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from frailt.data.batches import Corpus
 from frailt.data.prepare import PrepareConfig, prepare
+from frailt.data.tokenizer import Tokenizer
+from frailt.files import write_json
 
 
 def make_corpus(folder: Path, *, stories: int = 60) -> Corpus:
     """Story-world text with a tokenizer of 300 pieces, prepared in ``folder``."""
     config = PrepareConfig(out=folder, world=stories, vocab_size=300, valid_fraction=0.2, workers=1)
     return Corpus(prepare(config).folder)
+
+
+def make_chain(folder: Path) -> Corpus:
+    """Tokens that depend on nothing but NumPy: each follows from the one before, with some chance."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    manifest: dict = {"vocab_size": 300}
+    for side, count in (("train", 4000), ("valid", 500)):
+        steps = random.integers(1, 4, count)
+        tokens = (np.cumsum(steps) * 7 % 290 + 1).astype("<u2")
+        tokens.tofile(folder / f"{side}.bin")
+        manifest[side] = {"tokens": count, "bytes": 2 * count, "sha256": side, "stories": 1}
+    write_json(folder / "manifest.json", manifest)
+    Tokenizer.train(["a chain"], vocab_size=300).save(folder / "tokenizer.json")
+    return Corpus(folder)

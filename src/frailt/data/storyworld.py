@@ -28,6 +28,7 @@ class Event:
     verb: str
     """ "goes" (to a place), "gets" or "owns" (a thing), or "loses" (a thing that nobody has from now on)."""
     who: str
+    """Empty for "loses"."""
     thing: str = ""
     place: str = ""
 
@@ -68,7 +69,7 @@ class Question:
     alternatives: tuple[str, ...]
     """Wrong answers that the story mentions as well."""
     kind: str
-    """What the answer is: "name", "thing", "look", "place", "spot" or "skill"."""
+    """What the answer is: "name", "thing", "look", "place" or "spot"."""
 
     def check(self, completion: str) -> bool | None:
         """Read the first word of a completion, after small words such as "at the".
@@ -98,7 +99,7 @@ def stories(count: int, *, seed: int = 0) -> Iterator[Story]:
 def probes(count: int, *, seed: int = 0) -> Iterator[Probe]:
     """Make up ``count`` probes, from stories that ``stories`` gives for no seed."""
     asked = ((index, probes_of(_tell(f"probe:{seed}:{index}"))) for index in itertools.count())
-    # A story has up to four; taking one of each keeps probes independent.
+    # A story has several at times; taking one of each keeps probes independent.
     return itertools.islice((found[index % len(found)] for index, found in asked if found), count)
 
 
@@ -353,8 +354,10 @@ class _World:
 
     def spin(self, template: str) -> str:
         """Make the free choices of a template."""
-        pick = self.pick
-        return "".join([part if isinstance(part, str) else pick(part) for part in _parts(template)])
+        # Not through `pick`: this is where the time goes.
+        chance = self.random
+        parts = _parts(template)
+        return "".join([part if isinstance(part, str) else part[int(chance() * len(part))] for part in parts])
 
     def cast(self, script: str) -> None:
         """Choose who and what plays the roles of a script."""
@@ -487,10 +490,12 @@ class _World:
         things = [roles[role] for role in _THINGS if role in roles]
         held = [(thing, name) for thing in things if (name := self.holder.get(str(thing)))]
         number = self.pick((0, 0, 1, 1, 1, 2))
-        for thing, name in self.several(held, min(number, len(held))):
-            alone = sum(name == other for _, other in held) == 1 and self.random() < 0.3
-            lines = words.LINES["sum of one" if alone else "sum"]
-            self.tell(lines, {"a": holders[name], "o": thing})
+        asked = self.several(held, min(number, len(held)))
+        # Two sums take two forms. "Lily had the ..." alone decides a thing only if it is all that she has.
+        for (thing, name), form in zip(asked, self.several(("sum", "sum with"), 2), strict=False):
+            alone = sum(name == other for _, other in held) == 1
+            key = "sum of one" if form == "sum" and alone and self.random() < 0.5 else form
+            self.tell(words.LINES[key], {"a": holders[name], "o": thing})
         if self.random() < 0.25:
             self.tell(words.LINES["end"], {})
 

@@ -38,7 +38,7 @@ TOYS = {
 COLOURS = "red blue green yellow orange pink purple white black golden striped shiny"
 FOODS = "apple pear cookie carrot cake muffin plum banana sandwich pie peach bun"
 TASTES = "big fresh tasty yummy nice lovely"
-MATERIALS = "rope board box blanket basket net ladder pole"
+MATERIALS = "rope board box ladder pole plank"
 WEAR = "long strong old heavy brown gray"
 FINDS = "small pretty tiny smooth perfect beautiful"
 
@@ -236,7 +236,7 @@ PLOTS = {
     "honest": (
         "TIME walk a p; [detail p; ||]find_new a u p; walk a q; meet a b q; has b k; seek b u p; doubt a u; "
         "give_back a b u; glad b; thank b a; [lend b a u; play a u; turn a b u; |]fun ab",
-        "truth",
+        "honest",
     ),
 }
 OBSTACLES = ("rain", "wind", "mud", "dog", "dark", "bee", "thorn", "noise")
@@ -258,14 +258,14 @@ LINES = {
         "[small|big|cozy|tiny] house near the {n}.",
         "In a [small|cozy|yellow|round] house near the {n} lived {a.intro}.",
         "{a} was a [little|young|small] {a.kind} who lived [near|close to] the {n}.",
-        "There [once was|was once] {a.intro} who [loved to play|played every day|was happy] near the {n}.",
+        "There [once was|was once] {a.intro} who [loved to play|played every day] near the {n}.",
     ),
     "born": (
         "{S} was a [little|young|small] {a.kind} [from a house near|who lived near|who played every day near] the {n}.",
         "{S} was a [happy|little|good] {a.kind} and lived with {a.his} [family|mom and dad|big family] near the {n}.",
     ),
     "scene": (
-        "It was a [warm|cold|quiet|bright] [evening|day|morning] in [spring|summer|autumn], and {a} was "
+        "It was a [warm|windy|quiet|bright] [day|morning] in [spring|summer|autumn], and {a} was "
         "[dreaming|singing|playing] [in the sun|at the window|by the door].",
         '"[Hello|Good day], [world|sun|sky]!" [called|shouted|sang] {a}.',
         "{a} [opened the window|opened {a.his} eyes|looked up at the sky] and [smiled|laughed|sang a song].",
@@ -286,7 +286,7 @@ LINES = {
         "quickly|could not wait to go out].",
         "One day, the [birds sang|sun was shining|sky was blue] and {a} wanted to [play outside|have "
         "an adventure|see something new].",
-        "On [Monday|Sunday|Friday] morning, {a} [jumped out of bed|brushed {a.his} hair|put on {a.his} shoes].",
+        "On [Monday|Sunday|Friday] morning, {a} [jumped out of bed|washed {a.his} face|put on {a.his} shoes].",
     ),
     "promise": (
         '"[Will|Can] you bring me {o.a}?" asked {b}. "[Yes, I promise|I promise|I will not forget]," said {a}.',
@@ -324,7 +324,7 @@ LINES = {
         "{a.His} [best|dear] friend was {b.intro}.",
     ),
     "chat": (
-        '"[Do you want to|Let us] [run|play|dance|sing] [with me|together]," said {a}.',
+        '"[Come and play with me|Let us run together|Let us sing a song]," said {a}.',
         "{a} and {b} [talked and laughed|played a game|ran around|sang a song] for [a while|a long time].",
     ),
     "play": (
@@ -361,7 +361,7 @@ LINES = {
         "{S} looked {y}, but [nothing was there|there was only an old shoe|there was only a snail|it "
         "was only a wet leaf].",
         "{S} looked {y}. [No luck|No, it was not there|Nothing].",
-        "First, {s} looked {y}. [It was not there|They found only an ant|There was no {o.noun}].",
+        "First, {s} looked {y}. [It was not there|There was only an ant|There was no {o.noun}].",
     ),
     "find": (
         "Then {s} looked {x}, and there was the {o}!",
@@ -399,7 +399,7 @@ LINES = {
     ),
     "think": (
         "{S} [looked at|watched] {b} and [thought for a while|felt bad|thought hard].",
-        '{S} thought, "[What should I do?|I want to do the right thing.|I want {b} to be happy.]"',
+        "{S} [wanted to do the right thing|did not want {b} to be sad|saw how {b} felt].",
     ),
     "sorry": (
         '"I am [so |very |]sorry, {b}," said {a}.',
@@ -407,7 +407,7 @@ LINES = {
     ),
     "lend": (
         '{S} [gave|handed] {b} the {o}. "[You can play with it|It is your turn|Be careful with it]," {a.he} said.',
-        '"[Here|Of course|Yes], you can {o.play} my {o}," said {a} and gave it to {b}.',
+        '"[Here|Look|Come], you can {o.play} my {o}," said {a} and gave it to {b}.',
         "{S} let {b} [hold|have|take] the {o}.",
     ),
     "give": (
@@ -484,7 +484,7 @@ LINES = {
     ),
     "eat": (
         "{S} ate the {o.noun}. It [was so good|tasted sweet|tasted wonderful].",
-        '{S} ate all of the {o}. "[Yum|So good]!"',
+        "{S} ate all of the {o}. [Yum|How good it was]!",
     ),
     "send": (
         '"We need {o.a}. [Can|Will] you get one from {p}?" asked {a}. "[Yes|Of course]!" said {b}.',
@@ -496,8 +496,8 @@ LINES = {
         '"[This one is just right|Here it is|That is the one]!" said {a} and took {o.a}.',
     ),
     "doubt": (
-        "{S} looked at the {o} [for a long time|and held it tight]. {a.He} wanted to keep it. [But "
-        "that was not right|That would be wrong].",
+        "{S} looked at the {o} [for a long time|and held it tight]. {a.He} wanted to keep it. But "
+        "that [was not right|would be wrong].",
         '"[I could keep it|Nobody would know]," thought {a}. But it did not feel right.',
     ),
     "doubt_food": (
@@ -538,7 +538,7 @@ LINES = {
         'What a [fine|great|beautiful] {thing} it was! "We did it!" {s} [shouted|called].',
     ),
     "wish": (
-        '"I have never been to {p}," said {a}. "[Let us go|Can we go] there!"',
+        '"I have never been to {p}," said {a}. "[Let us go there!|Can we go there?]"',
         "{S} wanted to [see|go to] {p} [more than anything|very much].",
     ),
     "pack": (
@@ -554,8 +554,8 @@ LINES = {
         "At last, {s} could rest. What a [long|hard] trip!",
     ),
     "break": (
-        "[Crack|Snap]! The {o} fell and broke.",
-        "{S} [was not careful|tripped and fell|dropped it], and the {o} broke.",
+        "[Crack|Oh no]! The {o} fell and got a big hole.",
+        "{S} [was not careful|tripped and fell|dropped it], and the {o} got a big hole.",
     ),
     "hide": (
         '"[It was the wind|I did not do it]," said {a}. But it was not true[ and {a} felt bad|].',
@@ -571,8 +571,8 @@ LINES = {
         "{S} [smiled|hugged {b}] and was not [angry|sad] [any more|anymore].",
     ),
     "birthday": (
-        "[Soon it would be|Today was|It was] {a.his} birthday.",
-        "{a.His} birthday [had come|was here].",
+        "[Today was|It was] {a}'s birthday.",
+        "{a}'s birthday [had come|was here].",
     ),
     "gift_idea": (
         '"I want to [give {b} something special|find a gift for {b}]," said {a}.',
@@ -703,6 +703,8 @@ LINES = {
     "sum": (
         "In the end, {a} had the {o.look} _{o.noun}.",
         "[Now|When the day was over,] {a} had the {o.look} _{o.noun}.",
+    ),
+    "sum with": (
         "After all this, the {o} was with _{a}.",
         "And who had the {o} now? _{a} did!",
         "That night, the {o} [slept|lay] next to _{a}.",
@@ -734,6 +736,10 @@ MORALS = {
     "truth": (
         "{S} learned to tell the truth[, even when it is hard|].",
         "{S} was glad to have told the truth.",
+    ),
+    "honest": (
+        "{S} learned to give back what is not {a.his} own.",
+        "{S} was glad to have done the right thing.",
     ),
     "gift": (
         "{S} learned that giving is [as good as|better than] getting.",

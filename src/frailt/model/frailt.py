@@ -57,7 +57,8 @@ class ModelConfig:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.dim % self.heads or (self.dim // self.heads) % 2:
             raise InputError(
-                f"dim {self.dim} with {self.heads} heads gives no even head width; make dim a multiple of {2 * self.heads}"
+                f"dim {self.dim} with {self.heads} heads gives no even head width; "
+                f"make dim a multiple of {2 * self.heads}"
             )
         if self.kv_heads is None:
             object.__setattr__(self, "kv_heads", self.heads)

@@ -71,6 +71,7 @@ class RunFolder:
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self.lock.close()
             raise InputError(
                 f"{self.path} is being trained by another process; wait for it or choose another --out"
             ) from None

@@ -80,8 +80,8 @@ def train(
     """
     if corpus.vocab_size != config.model.vocab_size:
         raise InputError(
-            f"the model has vocab_size {config.model.vocab_size}, the tokenizer of {corpus.folder} {corpus.vocab_size}; "
-            f"set vocab_size to {corpus.vocab_size}"
+            f"the model has vocab_size {config.model.vocab_size}, the tokenizer of {corpus.folder} has "
+            f"{corpus.vocab_size}; set vocab_size to {corpus.vocab_size}"
         )
     device = choose_device(config.device)
     run = RunFolder(out)
