@@ -10,7 +10,9 @@ from hypothesis import settings
 
 import frailt.model.small_heads  # noqa: F401  (before the hook: Numba cannot compile what the hook wraps)
 
-jaxtyping.install_import_hook("frailt", "beartype.beartype")
+# The numeric tower: 1 is a float, as it is for pyright.
+CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+jaxtyping.install_import_hook("frailt", CHECKER)
 torch.set_num_threads(1)
 settings.register_profile("frailt", deadline=None)
 settings.load_profile("frailt")

@@ -116,7 +116,11 @@ def test_attend_is_causal(time: int, keys: int, width: int, heads: tuple[int, in
 
 @settings(max_examples=30)
 @given(
-    st.sampled_from([(2, 2), (4, 2)]), st.integers(1, 6), st.integers(1, 6), st.sampled_from([8, 32]), st.integers(0, 99)
+    st.sampled_from([(2, 2), (4, 2)]),
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.sampled_from([8, 32]),
+    st.integers(0, 99),
 )
 def test_attend_with_a_mask(heads: tuple[int, int], time: int, keys: int, width: int, seed: int) -> None:
     q, k, v = draw(3, *heads, time, width, keys=keys, seed=seed)

@@ -1,27 +1,25 @@
 """The command line: parse, call one function, print."""
 
 import json
+import math
 import os
-import re
 import sys
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
 from frailt.errors import InputError
-
-Words = tyro.conf.Positional
+from frailt.options import Words, parse, split_words, with_free_sizes
 
 
 def prepare(args: list[str]) -> None:
     """Turn stories into a folder of tokens."""
     from frailt.data.prepare import PrepareConfig, prepare
 
-    config = _parse(PrepareConfig, "prepare", args, prepare.__doc__)
+    config = parse(PrepareConfig, "prepare", args, COMMANDS["prepare"].__doc__)
     result = prepare(config, progress=sys.stderr.isatty())
     train, valid = result.manifest["train"], result.manifest["valid"]
     print(
@@ -50,9 +48,8 @@ def train(args: list[str]) -> None:
         resume: bool = False
         """Go on with the run in the folder, if there is one."""
 
-    name = next((value for flag, value in pairwise(args) if flag == "--preset"), "paper")
-    preset = PRESETS.get(name, PRESETS["paper"])
-    command = _parse(Command, "train", args, train.__doc__, default=Command(config=preset()))
+    preset = PRESETS.get(dict(pairwise(args)).get("--preset", "paper"), PRESETS["paper"])
+    command = parse(Command, "train", args, COMMANDS["train"].__doc__, default=Command(config=with_free_sizes(preset())))
     config = command.config
     out = command.out or Path("runs") / f"{_slug(config.model.shape)}-d{config.model.dim}"
     with ProgressLine() as line:
@@ -85,11 +82,13 @@ def evaluate(args: list[str]) -> None:
         json: bool = False
         """Print JSON."""
 
-    command = _parse(Command, "evaluate", args, evaluate.__doc__)
+    command = parse(Command, "evaluate", args, COMMANDS["evaluate"].__doc__)
     teller = load(command.model, command.tokenizer)
     model = teller.model.to(_device(command.device))
     tokens, size = encode_text(list(command.text), teller.tokenizer)
     loss = stream_loss(model, tokens, text_bytes=size)
+    if not math.isfinite(loss.nats):
+        raise InputError(f"{command.model} gives a loss of {loss.nats}: its weights are damaged or its training failed")
     found: dict[str, Any] = {
         "model": str(command.model),
         "text": [str(path) for path in command.text],
@@ -116,11 +115,18 @@ def evaluate(args: list[str]) -> None:
         return
     print(f"{loss.nats_per_token:.4f} nats/token, {loss.bits_per_byte:.4f} bits/byte over {loss.tokens:,} tokens")
     if command.passes:
-        print("passes  nats/token  bits/byte  relative L2      KL")
-        for p in found["passes"]:
-            moved = "" if p["kl"] is None else f"{p['relative_l2']:11.4f}  {p['kl']:6.4f}"
-            mark = "  (as trained)" if p["passes"] == found["trained_passes"] else ""
-            print(f"{p['passes']:6}  {p['nats_per_token']:10.4f}  {p['bits_per_byte']:9.4f}  {moved}{mark}")
+        rows = [
+            (
+                str(p["passes"]),
+                f"{p['nats_per_token']:.4f}",
+                f"{p['bits_per_byte']:.4f}",
+                "" if p["relative_l2"] is None else f"{p['relative_l2']:.4f}",
+                "" if p["kl"] is None else f"{p['kl']:.4f}",
+                "(as trained)" if p["passes"] == found["trained_passes"] else "",
+            )
+            for p in found["passes"]
+        ]
+        print(_table(("passes", "nats/token", "bits/byte", "relative L2", "KL", ""), rows))
 
 
 def story(args: list[str]) -> None:
@@ -142,7 +148,7 @@ def story(args: list[str]) -> None:
         device: Literal["auto", "cpu", "cuda", "mps"] = "cpu"
         """Where to compute. Small models write fastest on the CPU."""
 
-    command = _parse(Command, "story", args, story.__doc__)
+    command = parse(Command, "story", args, COMMANDS["story"].__doc__)
     teller = load(command.model or _newest_run(), command.tokenizer)
     teller.model.to(_device(command.device))
     print(command.beginning.rstrip(" "), end="", flush=True)
@@ -153,9 +159,6 @@ def story(args: list[str]) -> None:
 
 def compare(args: list[str]) -> None:
     """Train models side by side, and show what the passes are worth."""
-    from rich.console import Console
-    from rich.table import Table
-
     from frailt.model.frailt import ModelConfig
     from frailt.paper.compare import HEADERS, CompareConfig, caption, cells, compare
     from frailt.training.config import OptimizerConfig, TrainConfig
@@ -192,7 +195,7 @@ def compare(args: list[str]) -> None:
         device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
         """Where to compute."""
 
-    command = _parse(Command, "compare", args, compare.__doc__)
+    command = parse(Command, "compare", args, COMMANDS["compare"].__doc__)
     corpus = _corpus(command.data)
     base = TrainConfig(
         model=ModelConfig(
@@ -213,44 +216,39 @@ def compare(args: list[str]) -> None:
         seeds = tuple(int(seed) for seed in command.seeds.split(","))
     except ValueError:
         raise InputError(f"seeds {command.seeds!r} are not whole numbers joined by commas") from None
-    config = CompareConfig(shapes=tuple(command.shapes.split(",")), seeds=seeds, base=base)
+    shapes = tuple(command.shapes.replace(" ", "").split(","))
+    config = CompareConfig(shapes=shapes, seeds=seeds, base=base)
     out = command.out or Path("runs") / f"compare-d{command.dim}"
     with ProgressLine() as line:
         result = compare(config, corpus, out, report=line)
-    table = Table(*HEADERS[:1], caption=caption(result), caption_justify="left")
-    for header in HEADERS[1:]:
-        table.add_column(header, justify="right")
-    for row in cells(result):
-        table.add_row(*row)
-    Console().print(table)
+    print(_table(HEADERS, cells(result)))
+    print(textwrap.fill(caption(result), 80))
     print(f"Figure: {out / 'compare.png'}   Table: {out / 'table.md'}   All figures: {out / 'compare.json'}")
 
 
 def plan(args: list[str]) -> None:
     """Show a model's standard twins: equal depth, equal parameters, equal FLOPs."""
-    from rich.console import Console
-    from rich.table import Table
-
     from frailt.model.counts import activation_bytes
     from frailt.model.frailt import ModelConfig
     from frailt.paper.plan import plan
 
-    config = _parse(ModelConfig, "plan", args, plan.__doc__)
-    headers = ("", "shape", "width", "hidden", "parameters", "FLOPs/token", "weights", "cache", "activations")
-    table = Table(*headers, caption="Memory in float32; cache of one full context; activations of training 1 sequence.")
-    for twin in plan(config):
-        table.add_row(
+    config = parse(ModelConfig, "plan", args, COMMANDS["plan"].__doc__)
+    headers = ("", "shape", "width", "hidden", "parameters", "MFLOPs", "cache", "training")
+    rows = [
+        (
             twin.rule,
             twin.config.shape,
             str(twin.config.dim),
             str(twin.config.hidden_dim),
             f"{twin.counts.parameters:,}",
-            f"{twin.counts.flops / 1e6:.2f} M",
-            _megabytes(twin.counts.weight_bytes),
-            _megabytes(twin.counts.cache_bytes),
-            _megabytes(activation_bytes(twin.config, batch=1)),
+            f"{twin.counts.flops / 1e6:.2f}",
+            f"{twin.counts.cache_bytes / 1e6:.2f}",
+            f"{activation_bytes(twin.config, batch=1) / 1e6:.2f}",
         )
-    Console().print(table)
+        for twin in plan(config)
+    ]
+    print(_table(headers, rows))
+    print("MFLOPs: forward, per token. Cache, and activations of training: MB in float32,\none sequence of full context.")
 
 
 def info(args: list[str]) -> None:
@@ -265,7 +263,7 @@ def info(args: list[str]) -> None:
         model: Words[Path]
         """Run folder, saved model, or llama2.c .bin."""
 
-    command = _parse(Command, "info", args, info.__doc__)
+    command = parse(Command, "info", args, COMMANDS["info"].__doc__)
     config = load_model(command.model).config
     counts = count(config)
     print(f"shape {config.shape}: effective depth {config.depth}, width {config.dim}, {config.heads} heads")
@@ -296,23 +294,11 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit status."""
-    args = sys.argv[1:] if argv is None else argv
-    if not args or args[0] in ("-h", "--help"):
-        print("usage: frailt COMMAND [OPTIONS]\n")
-        print("Language models that think longer instead of growing larger.\n")
-        for name, command in COMMANDS.items():
-            print(f"  {name:9} {(command.__doc__ or '').splitlines()[0]}")
-        print("\n`frailt COMMAND --help` shows its options.")
-        return 0
-    if args[0] == "--version":
-        from importlib.metadata import version
-
-        print(f"frailt {version('frailt')}")
-        return 0
+    words = split_words(sys.argv[1:] if argv is None else argv)
+    verb, args = (words[0], words[1:]) if words else ("--help", [])
     try:
-        if args[0] not in COMMANDS:
-            raise InputError(f"there is no command {args[0]!r}; choose one of {', '.join(COMMANDS)}")
-        COMMANDS[args[0]](args[1:])
+        _run(verb, args)
+        sys.stdout.flush()
         return 0
     except InputError as error:
         print(f"frailt: {error}", file=sys.stderr)
@@ -322,37 +308,39 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(
-            f"frailt: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""),
-            file=sys.stderr,
-        )
+        where = f": {error.filename}" if error.filename else ""
+        print(f"frailt: {error.strerror or error}{where}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nfrailt: stopped; what was saved is kept, and training goes on with --resume", file=sys.stderr)
+        how = {"train": "; it goes on with --resume", "compare": "; the same command goes on from here"}.get(verb, "")
+        print(f"\nfrailt: stopped{how}", file=sys.stderr)
         return 130
 
 
-def _parse(kind: Any, verb: str, args: list[str], description: str | None, **default: Any) -> Any:
-    summary = (description or "").split("\n\n")[0]
-    return tyro.cli(
-        kind,
-        prog=f"frailt {verb}",
-        description=summary,
-        args=_plain_counts(args),
-        **default,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+def _run(verb: str, args: list[str]) -> None:
+    if verb in COMMANDS:
+        COMMANDS[verb](args)
+    elif verb in ("-h", "--help"):
+        print("usage: frailt COMMAND [OPTIONS]\n")
+        print("Language models that think longer instead of growing larger.\n")
+        for name, command in COMMANDS.items():
+            print(f"  {name:9} {command.__doc__}")
+        print("\n`frailt COMMAND --help` shows its options.")
+    elif verb == "--version":
+        from importlib.metadata import version
+
+        print(f"frailt {version('frailt')}")
+    else:
+        raise InputError(f"there is no command {verb!r}; choose one of {', '.join(COMMANDS)}")
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns of plain text, the first to the left: nothing is cut off, however narrow the terminal."""
+    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        for row in (headers, *rows)
     )
-
-
-def _plain_counts(args: list[str]) -> list[str]:
-    """Token counts like 4M or 250k as plain numbers."""
-    units = {"k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
-    plain = list(args)
-    for i, (flag, value) in enumerate(pairwise(args)):
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmb])", value.lower())
-        if flag in ("--tokens", "--eval-tokens", "--eval_tokens") and match:
-            plain[i + 1] = str(round(float(match[1]) * units[match[2]]))
-    return plain
 
 
 def _corpus(folder: Path | None) -> Any:

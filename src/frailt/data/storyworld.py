@@ -366,7 +366,9 @@ class _World:
         failed, grounds = words.SKILLS[skill]
         p = pick(grounds.split() if "fail_skill" in script else _OUTSIDE)
         q, home = self.several(_OUTSIDE, 2, (p,))
-        if "send" in script and "market" not in (p, home):
+        if "send" in script:
+            # Food comes from the market, so nothing else may be there.
+            p, home = self.several(_OUTSIDE, 2, ("market",))
             q = "market"
         roles |= {"p": _PLACES[p], "q": _PLACES[q], "h": _Place("home", "at home", [], [])}
         build, perch = pick(words.BUILDS), pick(words.PERCHES)

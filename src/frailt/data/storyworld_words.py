@@ -358,7 +358,7 @@ LINES = {
         '"I know! I [must have left it|was playing] {p.at}," said {a}.',
     ),
     "look": (
-        "{S} looked {y}, but [nothing was there|there was only an old shoe|there was only a snail|it "
+        "{S} looked {y}, but [nothing was there|there was only an old shoe|there was only a snail|there "
         "was only a wet leaf].",
         "{S} looked {y}. [No luck|No, it was not there|Nothing].",
         "First, {s} looked {y}. [It was not there|There was only an ant|There was no {o.noun}].",

@@ -106,7 +106,6 @@ def load(path: str | Path, tokenizer: str | Path | None = None) -> Storyteller:
     return Storyteller.load(Path(path), Path(tokenizer) if tokenizer is not None else None)
 
 
-@torch.inference_mode()
 def continuations(
     model: FraiLT,
     prompts: list[list[int]],
@@ -122,6 +121,8 @@ def continuations(
     When a row's tokens fill the model's context, the older half is forgotten and the rest is read again, at
     positions from 0. The same holds for a prompt that is longer than the context.
     """
+    if not prompts:
+        return
     context = model.config.context
     generators = _generators(prompts, sampling.seed)
     rows = list(range(len(prompts)))
@@ -153,7 +154,7 @@ def continuations(
             scores, cache = _read(model, [kept[row] for row in rows], iterations)
         else:
             new = torch.tensor([[kept[row][-1]] for row in rows], device=scores.device)
-            scores = model(new, cache, iterations).logits[:, -1]
+            scores = _scores(model, new, cache, iterations)
 
 
 def _read(model: FraiLT, rows: list[list[int]], iterations: int | tuple[int, ...] | None) -> tuple[torch.Tensor, Cache]:
@@ -165,12 +166,24 @@ def _read(model: FraiLT, rows: list[list[int]], iterations: int | tuple[int, ...
     padded = bool((lengths < longest).any())
     real = torch.arange(longest, device=device) >= longest - lengths[:, None] if padded else None
     cache = Cache(model.config.context)
-    return model(tokens, cache, iterations, real=real).logits[:, -1], cache
+    return _scores(model, tokens, cache, iterations, real), cache
+
+
+@torch.inference_mode()
+def _scores(
+    model: FraiLT,
+    tokens: torch.Tensor,
+    cache: Cache,
+    iterations: int | tuple[int, ...] | None,
+    real: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Scores of the token after ``tokens``, which the cache then holds."""
+    return model(tokens, cache, iterations, real=real).logits[:, -1]
 
 
 def _within(tokens: list[int], context: int) -> list[int]:
     """The tokens that stay when a row has grown to the context's length."""
-    return tokens[-(context // 2) :] if len(tokens) >= context else list(tokens)
+    return tokens[-max(1, context // 2) :] if len(tokens) >= context else list(tokens)
 
 
 def _generators(prompts: list[list[int]], seed: int) -> list[np.random.Generator]:

@@ -28,7 +28,7 @@ class Sampling:
     """Equal seeds and prompts give equal texts."""
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
+        if not self.temperature >= 0:  # NaN too.
             raise InputError(f"temperature is {self.temperature}; it must not be negative")
         for name in ("top_k", "max_tokens"):
             value = getattr(self, name)

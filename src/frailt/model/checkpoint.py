@@ -1,9 +1,10 @@
 """Models on disk: safetensors beside a ``config.json``, and llama2.c's checkpoints."""
 
 import struct
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import safetensors.torch
@@ -51,12 +52,29 @@ def read_config(kind: type[ModelConfig], stored: dict[str, Any], source: Path) -
     """Build a config from JSON. A missing or unknown key is refused, not patched.
 
     Raises:
-        InputError: the keys are not exactly those of ``kind``, or a value is out of bounds.
+        InputError: the keys are not exactly those of ``kind``, or a value is of another type or out of bounds.
     """
-    known = {field.name for field in fields(kind)}
-    if wrong := sorted(known ^ stored.keys()):
+    hints = get_type_hints(kind)
+    if wrong := sorted(hints.keys() ^ stored.keys()):
         raise InputError(f"{source} does not fit this version: unknown or missing {', '.join(wrong)}")
-    return kind(**stored)
+    for name, hint in hints.items():
+        if not _is(stored[name], hint):
+            raise InputError(
+                f"{source}: {name} is {stored[name]!r}, which is not of type {getattr(hint, '__name__', hint)}"
+            )
+    try:
+        return kind(**stored)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+
+
+def _is(value: Any, hint: Any) -> bool:
+    """Whether a value from JSON has a config field's type."""
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is UnionType:
+        return any(_is(value, option) for option in get_args(hint))
+    return type(value) is hint or (hint is float and type(value) is int)
 
 
 def stored_weights(model: FraiLT) -> dict[str, Tensor]:

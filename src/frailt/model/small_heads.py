@@ -37,8 +37,7 @@ def _forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     out, lse = torch.empty_like(q), q.new_empty(q.shape[:3])
     _use_torchs_threads()
-    arrays = [_array(tensor) for tensor in (q, k, v, out, lse)]
-    _attend(*arrays, f32(q.shape[3] ** -0.5))
+    _attend(_array(q), _array(k), _array(v), _array(out), _array(lse), f32(q.shape[3] ** -0.5))
     return out, lse
 
 
@@ -52,8 +51,8 @@ def _backward(q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, grad: T
     q, k, v, grad = q.contiguous(), k.contiguous(), v.contiguous(), grad.contiguous()
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     _use_torchs_threads()
-    arrays = [_array(tensor) for tensor in (q, k, v, out, lse, grad, dq, dk, dv)]
-    _differentiate(*arrays, f32(q.shape[3] ** -0.5))
+    read = _array(q), _array(k), _array(v), _array(out), _array(lse), _array(grad)
+    _differentiate(*read, _array(dq), _array(dk), _array(dv), f32(q.shape[3] ** -0.5))
     return dq, dk, dv
 
 
@@ -90,12 +89,14 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().numpy()
 
 
-@intrinsic
-def _float_of_bits(typing_context: Any, bits: Any) -> Any:
+def _bitcast(typing_context: Any, bits: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.FloatType())
 
     return types.float32(types.int32), generate
+
+
+_float_of_bits: Any = intrinsic(_bitcast)
 
 
 @numba.njit(inline="always", fastmath=True)

@@ -1,0 +1,84 @@
+"""What may be written after a command: tyro's options from dataclasses, and its complaints as one line each."""
+
+import copy
+import io
+import re
+from contextlib import redirect_stderr
+from itertools import pairwise
+from typing import Any
+
+import tyro
+
+from frailt.errors import InputError
+
+Words = tyro.conf.Positional
+"""A field that is given without a flag."""
+
+
+def split_words(given: list[str]) -> list[str]:
+    """``--tokens=4M`` as ``--tokens 4M``, so that only one of them needs to be understood."""
+    return [part for arg in given for part in (arg.split("=", 1) if re.match(r"--[\w-]+=", arg) else [arg])]
+
+
+def parse(kind: Any, verb: str, args: list[str], description: str | None, **default: Any) -> Any:
+    """Read ``args`` as a ``kind``.
+
+    Raises:
+        InputError: they cannot be read so, or ``kind`` itself refuses them.
+        SystemExit: help was asked for and printed.
+    """
+    box = io.StringIO()
+    try:
+        with redirect_stderr(box):
+            return tyro.cli(
+                kind,
+                prog=f"frailt {verb}",
+                description=description,
+                args=_plain_counts(args),
+                **default,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+            )
+    except SystemExit as left:
+        if not left.code:
+            raise
+        cause: BaseException | None = left
+        while cause is not None:  # A config's own words, which tyro has wrapped.
+            if isinstance(cause, InputError):
+                raise cause from None
+            cause = cause.__cause__ or cause.__context__
+        raise InputError(f"{_first_section(box.getvalue())}; see `frailt {verb} --help`") from None
+
+
+def with_free_sizes(config: Any) -> Any:
+    """A preset as defaults of options: sizes that follow from others are unset, so that they follow what is given."""
+    model = copy.copy(config.model)
+    if model.kv_heads == model.heads:
+        object.__setattr__(model, "kv_heads", None)
+    object.__setattr__(model, "hidden_dim", None)
+    free = copy.copy(config)
+    object.__setattr__(free, "model", model)
+    return free
+
+
+def _first_section(box: str) -> str:
+    """What tyro's box of several lines says in its first section, and the option that it proposes, as one line."""
+    said, proposed = [], ""
+    lines = [line.strip("│|").rstrip() for line in box.splitlines()[1:-1]]
+    rules = [i for i, line in enumerate(lines) if line.strip(" ─-") == ""] or [len(lines)]
+    for line in lines[: rules[0]]:
+        if not line.startswith(" " * 9):  # Deeper lines repeat an option's help.
+            said.append(line.strip())
+    if "Perhaps you meant:" in box:
+        proposed = "; perhaps " + next(line.split()[0] for line in lines[rules[0] :] if line.lstrip().startswith("--"))
+    return " ".join(said).rstrip(".") + proposed
+
+
+def _plain_counts(args: list[str]) -> list[str]:
+    """Token counts like 4M or 250k as plain numbers."""
+    units = {"k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
+    plain = list(args)
+    for i, (flag, value) in enumerate(pairwise(args)):
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmb])", value.lower())
+        if flag in ("--tokens", "--eval-tokens", "--eval_tokens") and match:
+            plain[i + 1] = str(round(float(match[1]) * units[match[2]]))
+    return plain
