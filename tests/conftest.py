@@ -8,7 +8,9 @@ import jaxtyping
 import torch
 from hypothesis import settings
 
-import frailt.model.small_heads  # noqa: F401  (before the hook: Numba cannot compile what the hook wraps)
+# Before the hook: Numba cannot compile what it wraps, and the story world would be ten times slower.
+import frailt.data.storyworld
+import frailt.model.small_heads  # noqa: F401
 
 # The numeric tower: 1 is a float, as it is for pyright.
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"

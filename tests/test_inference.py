@@ -236,12 +236,22 @@ def steps(tokens: list[int]) -> Callable[[int], int]:
 @pytest.mark.parametrize("end", [1, 2])
 def test_a_story_ends_where_the_next_begins(end: int) -> None:
     tokens = TOKENIZER.encode("big toy")
-    own = chain(steps([*tokens, end]))
+    own = chain(steps([*tokens, end, tokens[0]]))
     assert len(tokens) == len(set(tokens)) > 2
     # The prompts are at different places of the chain, so rows leave the batch one by one.
     prompts = [TOKENIZER.decode(tokens[:count]) for count in (1, 2, 3, len(tokens))]
     assert own.generate(prompts, GREEDY) == ["big toy".removeprefix(prompt) for prompt in prompts]
     assert own.generate(prompts) == own.generate(prompts, GREEDY)
+
+
+def test_texts_stay_the_same_when_others_end() -> None:
+    own = teller(tied=False)
+    with torch.no_grad():
+        own.model.head.weight[1] *= 5  # So that the end comes soon, and at another time for each.
+    sampling = Sampling(max_tokens=30)
+    texts = own.generate(PROMPTS, sampling)
+    assert len({len(text) for text in texts}) > 2
+    assert texts == [own.generate([prompt], sampling)[0] for prompt in PROMPTS]
 
 
 def test_no_more_than_max_tokens() -> None:

@@ -180,6 +180,17 @@ def test_a_cache_keeps_the_selected_sequences() -> None:
     assert_close(logits, model(tokens[[2, 0]]).logits[:, 5:], rtol=1e-5, atol=1e-5)
 
 
+def test_a_cache_keeps_to_its_passes() -> None:
+    model, cache = tiny("2^3"), Cache(10)
+    tokens = random_tokens(1, 6)
+    model(tokens[:, :3], cache, 2)
+    for other in (None, 3, (2, 1)):
+        with pytest.raises(InputError, match=r"read with \(2, 2\) passes"):
+            model(tokens[:, 3:], cache, other)
+    logits = model(tokens[:, 3:], cache, (2, 2)).logits
+    assert_close(logits, model(tokens, iterations=2).logits[:, 3:], rtol=1e-5, atol=1e-5)
+
+
 def test_a_full_cache_and_a_full_context_are_refused() -> None:
     model, cache = tiny("1^2"), Cache(6)
     model(random_tokens(1, 4), cache)

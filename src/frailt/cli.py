@@ -19,7 +19,7 @@ def prepare(args: list[str]) -> None:
     """Turn stories into a folder of tokens."""
     from frailt.data.prepare import PrepareConfig, prepare
 
-    config = parse(PrepareConfig, "prepare", args, COMMANDS["prepare"].__doc__)
+    config = _parse(PrepareConfig, "prepare", args)
     result = prepare(config, progress=sys.stderr.isatty())
     train, valid = result.manifest["train"], result.manifest["valid"]
     print(
@@ -49,15 +49,13 @@ def train(args: list[str]) -> None:
         """Go on with the run in the folder, if there is one."""
 
     preset = PRESETS.get(dict(pairwise(args)).get("--preset", "paper"), PRESETS["paper"])
-    command = parse(Command, "train", args, COMMANDS["train"].__doc__, default=Command(config=with_free_sizes(preset())))
+    command = _parse(Command, "train", args, default=Command(config=with_free_sizes(preset())))
     config = command.config
     out = command.out or Path("runs") / f"{_slug(config.model.shape)}-d{config.model.dim}"
     with ProgressLine() as line:
         result = train(config, _corpus(command.data), out, resume=command.resume, report=lambda p: line(out.name, p))
-    print(
-        f"{out}: validation loss {result.loss.nats_per_token:.4f} nats/token, {result.loss.bits_per_byte:.4f} bits/byte "
-        f"after {result.tokens:,} tokens; loss curve in {out / 'loss.png'}"
-    )
+    loss = f"{result.loss.nats_per_token:.4f} nats/token, {result.loss.bits_per_byte:.4f} bits/byte"
+    print(f"{out}: validation loss {loss} after {result.tokens:,} tokens; loss curve in {out / 'loss.png'}")
 
 
 def evaluate(args: list[str]) -> None:
@@ -82,7 +80,7 @@ def evaluate(args: list[str]) -> None:
         json: bool = False
         """Print JSON."""
 
-    command = parse(Command, "evaluate", args, COMMANDS["evaluate"].__doc__)
+    command = _parse(Command, "evaluate", args)
     teller = load(command.model, command.tokenizer)
     model = teller.model.to(_device(command.device))
     tokens, size = encode_text(list(command.text), teller.tokenizer)
@@ -148,7 +146,7 @@ def story(args: list[str]) -> None:
         device: Literal["auto", "cpu", "cuda", "mps"] = "cpu"
         """Where to compute. Small models write fastest on the CPU."""
 
-    command = parse(Command, "story", args, COMMANDS["story"].__doc__)
+    command = _parse(Command, "story", args)
     teller = load(command.model or _newest_run(), command.tokenizer)
     teller.model.to(_device(command.device))
     print(command.beginning.rstrip(" "), end="", flush=True)
@@ -195,7 +193,7 @@ def compare(args: list[str]) -> None:
         device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
         """Where to compute."""
 
-    command = parse(Command, "compare", args, COMMANDS["compare"].__doc__)
+    command = _parse(Command, "compare", args)
     corpus = _corpus(command.data)
     base = TrainConfig(
         model=ModelConfig(
@@ -232,7 +230,8 @@ def plan(args: list[str]) -> None:
     from frailt.model.frailt import ModelConfig
     from frailt.paper.plan import plan
 
-    config = parse(ModelConfig, "plan", args, COMMANDS["plan"].__doc__)
+    config = _parse(ModelConfig, "plan", args)
+    twins = plan(config)
     headers = ("", "shape", "width", "hidden", "parameters", "MFLOPs", "cache", "training")
     rows = [
         (
@@ -245,10 +244,15 @@ def plan(args: list[str]) -> None:
             f"{twin.counts.cache_bytes / 1e6:.2f}",
             f"{activation_bytes(twin.config, batch=1) / 1e6:.2f}",
         )
-        for twin in plan(config)
+        for twin in twins
     ]
     print(_table(headers, rows))
-    print("MFLOPs: forward, per token. Cache, and activations of training: MB in float32,\none sequence of full context.")
+    fewer = "".join(f" {t.rule.capitalize()}: {t.config.heads} heads." for t in twins if t.config.heads < config.heads)
+    note = (
+        "MFLOPs: of a forward pass, per token. Cache, and what training keeps for its backward pass: MB in float32 for "
+        "one sequence of full context. Weights: 4 bytes a parameter."
+    )
+    print(textwrap.fill(note + fewer, 80))
 
 
 def info(args: list[str]) -> None:
@@ -263,7 +267,7 @@ def info(args: list[str]) -> None:
         model: Words[Path]
         """Run folder, saved model, or llama2.c .bin."""
 
-    command = parse(Command, "info", args, COMMANDS["info"].__doc__)
+    command = _parse(Command, "info", args)
     config = load_model(command.model).config
     counts = count(config)
     print(f"shape {config.shape}: effective depth {config.depth}, width {config.dim}, {config.heads} heads")
@@ -334,11 +338,17 @@ def _run(verb: str, args: list[str]) -> None:
         raise InputError(f"there is no command {verb!r}; choose one of {', '.join(COMMANDS)}")
 
 
+def _parse(kind: Any, verb: str, args: list[str], **default: Any) -> Any:
+    return parse(kind, verb, args, COMMANDS[verb].__doc__, **default)
+
+
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns of plain text, the first to the left: nothing is cut off, however narrow the terminal."""
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
     return "\n".join(
-        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
         for row in (headers, *rows)
     )
 

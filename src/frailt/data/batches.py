@@ -28,12 +28,14 @@ class TokenFile:
         path: uint16, little endian.
 
     Raises:
-        InputError: the file is missing or holds fewer than two tokens.
+        InputError: the file is missing, holds fewer than two tokens, or ends within one.
     """
 
     def __init__(self, path: Path) -> None:
         if not path.is_file() or path.stat().st_size < 4:
             raise InputError(f"{path} holds no tokens; make it with `frailt prepare`")
+        if path.stat().st_size % 2:
+            raise InputError(f"{path} ends within a token; delete its folder and prepare it again")
         self.tokens: np.ndarray = np.memmap(path, dtype="<u2", mode="r")
 
     def __len__(self) -> int:
@@ -79,11 +81,15 @@ def windows(tokens: np.ndarray, *, context: int, batch: int) -> Iterator[Batch]:
         yield rest[None, :-1], rest[None, 1:]
 
 
+_SIDE = {"tokens", "bytes", "stories", "sha256"}
+"""What a manifest says of the training and of the validation tokens."""
+
+
 class Corpus:
     """A folder made by ``frailt prepare``: training and validation tokens, tokenizer, manifest.
 
     Raises:
-        InputError: the folder is not complete.
+        InputError: the folder is not complete, or not as its manifest says.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -91,12 +97,15 @@ class Corpus:
         if not (folder / "manifest.json").is_file():
             raise InputError(f"{folder} holds no manifest.json; make the folder with `frailt prepare`")
         self.manifest = read_json(folder / "manifest.json")
+        sides = [self.manifest.get(name) for name in ("train", "valid")]
+        if "vocab_size" not in self.manifest or not all(isinstance(s, dict) and s.keys() >= _SIDE for s in sides):
+            raise InputError(f"{folder / 'manifest.json'} is not a whole manifest; prepare the folder again")
         self.train = TokenFile(folder / "train.bin")
         self.valid = TokenFile(folder / "valid.bin")
         for name, tokens in (("train", self.train), ("valid", self.valid)):
             if len(tokens) != self.manifest[name]["tokens"]:
                 raise InputError(
-                    f"{folder / name}.bin holds {len(tokens)} tokens, its manifest says "
+                    f"{folder / f'{name}.bin'} holds {len(tokens)} tokens, its manifest says "
                     f"{self.manifest[name]['tokens']}; delete the folder and prepare it again"
                 )
 

@@ -50,6 +50,8 @@ class Cache:
         """Tokens read so far, the padding included."""
         self.real: Bool[Tensor, "batch length"] | None = None
         """Which of them are text and not padding; ``None`` while nothing was padded."""
+        self.passes: tuple[int, ...] | None = None
+        """Passes of each group for the tokens read so far; ``None`` while it is empty."""
         self.slots: dict[SlotKey, Slot] = {}
 
     def slot(self, key: SlotKey) -> Slot:
@@ -58,16 +60,28 @@ class Cache:
             self.slots[key] = Slot(self.capacity)
         return self.slots[key]
 
-    def extend(self, batch: int, time: int, real: Bool[Tensor, "batch time"] | None, device: torch.device) -> None:
+    def extend(
+        self,
+        batch: int,
+        time: int,
+        passes: tuple[int, ...],
+        real: Bool[Tensor, "batch time"] | None,
+        device: torch.device,
+    ) -> None:
         """Count ``time`` new tokens in. Called once a forward pass, before the blocks fill their slots.
 
         Raises:
-            InputError: they do not fit.
+            InputError: they do not fit, or have other passes than those before, so that some slots would have gaps.
         """
         if self.length + time > self.capacity:
             raise InputError(
                 f"the cache holds {self.capacity} tokens and {self.length + time} are asked for; make a larger one"
             )
+        if self.passes not in (None, passes):
+            raise InputError(
+                f"the cache was read with {self.passes} passes and {passes} are asked for; use a new cache"
+            )
+        self.passes = passes
         if real is not None or self.real is not None:
             before = self.real
             if before is None:

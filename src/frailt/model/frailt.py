@@ -223,7 +223,7 @@ class FraiLT(nn.Module):
             raise InputError(f"{start + time} tokens are more than the model's context of {self.config.context}")
         passes = Shape.parse(self.config.shape).passes(iterations)
         if cache is not None:
-            cache.extend(tokens.shape[0], time, real, tokens.device)
+            cache.extend(tokens.shape[0], time, passes, real, tokens.device)
             real = cache.real
         view = self.view(time, start, real, tokens.device)
         x = self.embedding(tokens)

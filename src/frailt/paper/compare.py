@@ -20,6 +20,7 @@ from frailt.evaluation.loss import Loss, token_losses
 from frailt.files import write_json, write_text
 from frailt.model.checkpoint import load_model
 from frailt.model.counts import Counts, count
+from frailt.model.encodings import ENCODINGS
 from frailt.model.frailt import ModelConfig
 from frailt.model.shape import Shape
 from frailt.paper.figures import draw_comparison
@@ -49,12 +50,16 @@ class CompareConfig:
         models = [self.model(name) for name in self.shapes]
         if len(set(models)) < len(models) or len(set(self.seeds)) < len(self.seeds):
             raise InputError("a shape or a seed is listed twice; list each once")
+        for seed in self.seeds:  # Refused here, and not after the runs before it.
+            replace(self.base, seed=seed)
 
     def model(self, name: str) -> ModelConfig:
         """The model that an entry of ``shapes`` stands for."""
         shape, _, encoding = name.partition(":")
         if Shape.parse(shape).standard and encoding:
             raise InputError(f"shape {name!r} is a standard model and has no encodings; leave out :{encoding}")
+        if encoding and encoding not in ENCODINGS:
+            raise InputError(f"shape {name!r} has an unknown encoding; after the colon, write {', '.join(ENCODINGS)}")
         return replace(self.base.model, shape=shape, encoding=encoding or "learned")
 
     def run(self, name: str, seed: int) -> TrainConfig:
@@ -274,24 +279,22 @@ def as_json(result: Comparison) -> dict[str, Any]:
     }
 
 
-HEADERS = ("shape", "parameters", "FLOPs/token", "loss", "bits/byte", "gap closed", "paper's", "tokens/s")
+HEADERS = ("shape", "parameters", "MFLOPs", "loss", "bits/byte", "gap closed", "paper", "tokens/s")
 
 
 def cells(result: Comparison) -> list[tuple[str, ...]]:
     """The rows of the table as texts, in the order of ``HEADERS``."""
     table = []
     for row in result.rows:
-        losses = [loss.nats_per_token for loss in row.losses]
-        spread = f" ({min(losses):.3f}-{max(losses):.3f})" if len(losses) > 1 else ""
         gap = "" if row.gap_closed is None else f"{row.gap_closed:.0%}"
         if row.gap_interval is not None:
-            gap += f" ({row.gap_interval[0]:.0%} to {row.gap_interval[1]:.0%})"
+            gap += f" ({100 * row.gap_interval[0]:.0f} to {100 * row.gap_interval[1]:.0f})"
         table.append(
             (
                 row.name,
                 f"{row.counts.parameters:,}",
-                f"{row.counts.flops / 1e6:.2f} M",
-                f"{row.loss:.3f}{spread}",
+                f"{row.counts.flops / 1e6:.2f}",
+                f"{row.loss:.3f}",
                 f"{row.bits_per_byte:.3f}",
                 gap,
                 "" if row.paper_gap is None else f"{row.paper_gap:.0%}",
@@ -306,13 +309,19 @@ def caption(result: Comparison) -> str:
     base, data = result.config.base, result.data
     tokens = base.steps * base.tokens_per_step
     seeds = ", ".join(map(str, result.config.seeds))
+    by_seed = "; ".join(
+        f"{row.name} {', '.join(f'{loss.nats_per_token:.3f}' for loss in row.losses)}" for row in result.rows
+    )
+    means = f", the mean over seeds ({by_seed})" if len(result.config.seeds) > 1 else ""
     return (
         f"Width {base.model.dim}, context {base.model.context}, vocabulary {base.model.vocab_size}. "
         f"Each model: {tokens:,} training tokens in {base.steps:,} steps of {base.tokens_per_step:,}, peak rate "
-        f"{base.optimizer.lr:g}, {base.precision}, seed {seeds}. Loss in nats per token over "
+        f"{base.optimizer.lr:g}, {base.precision}, seed {seeds}. MFLOPs: of a forward pass, "
+        f"per token. Loss in nats per token{means}, over "
         f"{result.rows[0].losses[0].tokens:,} tokens of {data['valid']['stories']:,} held-out stories. Gap closed: "
         "(loss of the shallow standard model - loss) / (loss of the shallow - loss of the deep one), with its 95% "
-        "interval over stories. Tokens/s: training, measured in turn; only their ratios count."
+        "interval over stories; paper: the same from its tables 2 and 3. "
+        "Tokens/s: training, measured in turn; only their ratios count."
     )
 
 

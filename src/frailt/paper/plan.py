@@ -1,12 +1,17 @@
 """Twins: which plain models a FraiLT model is to be measured against."""
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import gcd
 
 from frailt.errors import InputError
 from frailt.model.counts import Counts, count
 from frailt.model.frailt import ModelConfig
 from frailt.model.shape import Shape
+
+TOLERANCE = 0.01
+"""How far a twin's cost may be from the model's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,21 +63,29 @@ def standard(config: ModelConfig, blocks: int) -> ModelConfig:
 
 
 def _fit(config: ModelConfig, cost: Callable[[ModelConfig], int], target: int) -> ModelConfig:
-    """Choose the width, then the feed-forward width, so that ``cost`` comes as near ``target`` as it can.
+    """Choose the width, then the feed-forward width, so that ``cost`` comes within 1% of ``target``.
 
     The width moves in steps of an even head width, which alone would miss by several per cent; the feed-forward
-    width makes up the rest while staying within a factor of two of its usual 8/3.
+    width makes up the rest while staying within a factor of two of its usual 8/3. Where steps of all heads are too
+    coarse, as in small models, there are fewer heads.
     """
-    step = 2 * config.heads
-    resized = [replace(config, dim=dim, hidden_dim=None) for dim in range(step, 64 * config.dim, step)]
-    # Costs grow with the width: only the widths on either side of the target can hold the best fit.
-    above = next((i for i, c in enumerate(resized) if cost(c) >= target), None)
-    if above is None:
-        raise InputError(f"no width up to {64 * config.dim} gives shape {config.shape} a cost of {target}")
-    best: list[ModelConfig] = []
-    for base in resized[max(above - 1, 0) : above + 1]:
-        usual = base.feed_forward_dim
-        per_unit = cost(replace(base, hidden_dim=usual + 1)) - cost(base)
-        hidden = usual + round((target - cost(base)) / per_unit)
-        best.append(replace(base, hidden_dim=min(max(hidden, usual // 2), 2 * usual)))
-    return min(best, key=lambda c: (abs(cost(c) - target), abs(c.feed_forward_dim - 8 * c.dim / 3)))
+    most = 64 * config.dim
+    for heads in (h for h in range(config.heads, 0, -1) if config.heads % h == 0):
+        sizes = range(2 * heads, most, 2 * heads)
+        sized = {"heads": heads, "kv_heads": gcd(config.key_value_heads, heads), "hidden_dim": None}
+        # Costs grow with the width: only the widths on either side of the target can hold the best fit.
+        above = bisect_left(sizes, target, key=lambda d: cost(replace(config, dim=d, **sized)))
+        best: list[ModelConfig] = []
+        for dim in sizes[max(above - 1, 0) : above + 1]:
+            base = replace(config, dim=dim, **sized)
+            usual = base.feed_forward_dim
+            per_unit = cost(replace(base, hidden_dim=usual + 1)) - cost(base)
+            hidden = usual + round((target - cost(base)) / per_unit)
+            best.append(replace(base, hidden_dim=min(max(hidden, usual // 2), 2 * usual)))
+        found = min(best, key=lambda c: (abs(cost(c) - target), abs(c.feed_forward_dim - 8 * c.dim / 3)))
+        if abs(cost(found) - target) <= TOLERANCE * target:
+            return found
+    raise InputError(
+        f"no width from 2 to {most} brings shape {config.shape} within {TOLERANCE:.0%} of the model; "
+        "give a wider model or one with fewer passes"
+    )

@@ -1,0 +1,480 @@
+"""The command line as a user meets it: its help, its output, its complaints, and the README's word."""
+
+import json
+import lzma
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
+from pathlib import Path
+
+import pytest
+import torch
+from corpora import make_corpus
+from safetensors.torch import load_file, save_file
+
+import frailt
+from frailt import cli
+from frailt.data.storyworld import stories
+from frailt.data.tokenizer import Tokenizer
+from frailt.evaluation.loss import stream_loss
+from frailt.evaluation.text import encode_text
+from frailt.options import parse
+from frailt.training import trainer
+from frailt.training.config import TrainConfig
+
+
+def import_past_the_hook(name: str) -> None:
+    """Import a module without the type checks of conftest.py."""
+    if name not in sys.modules:
+        folder = Path(frailt.__file__).parent.joinpath(*name.split(".")[1:-1])
+        spec = PathFinder.find_spec(name, [str(folder)])
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+
+
+# beartype refuses a method that returns Self outside of a class that it decorates as a whole.
+import_past_the_hook("frailt.training.progress")
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TINY = ("--dim", "16", "--heads", "2", "--context", "32")
+"""Sizes of a model that trains at once."""
+ONE_STEP = ("--tokens", "100", "--vocab-size", "300", "--evaluations", "1", *TINY)
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command in this process: its status, stdout and stderr."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*args: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            status = cli.main(list(args))
+        except SystemExit as left:  # After --help.
+            status = int(left.code or 0)
+        found = capsys.readouterr()
+        return status, found.out, found.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with prepared data, a trained model, stories, and models with something wrong."""
+    home = tmp_path_factory.mktemp("home")
+    make_corpus(home / "data")
+    mine = home / "runs" / "mine"
+    assert cli.main(["train", "--data", str(home / "data"), "--out", str(mine), "--shape", "1^3", *ONE_STEP]) == 0
+    text = "".join(f"{story.text}\n<|endoftext|>\n" for story in stories(3, seed=9))
+    (home / "held-out.txt").write_text(text, encoding="utf-8")
+    bad = {
+        name: Path(shutil.copytree(mine, home / "bad" / name))
+        for name in ("cut-config", "odd-key", "cut-weights", "nan", "no-tokenizer", "other-tokenizer", "cut-state")
+    }
+    config = (mine / "config.json").read_text()
+    (bad["cut-config"] / "config.json").write_text(config[:50])
+    (bad["odd-key"] / "config.json").write_text(config.replace('"dim"', '"width"'))
+    weights = (mine / "model.safetensors").read_bytes()
+    (bad["cut-weights"] / "model.safetensors").write_bytes(weights[:-10])
+    tensors = load_file(mine / "model.safetensors")
+    save_file(tensors | {"norm.weight": tensors["norm.weight"] * torch.nan}, bad["nan"] / "model.safetensors")
+    (bad["no-tokenizer"] / "tokenizer.json").unlink()
+    Tokenizer.train([text], vocab_size=280).save(bad["other-tokenizer"] / "tokenizer.json")
+    (bad["cut-state"] / "resume.pt").write_bytes(b"PK")
+    (bad["cut-state"] / "metrics.jsonl").write_text("")
+    (home / "latin.txt").write_bytes("Es war ein schöner Tag.".encode("latin-1"))
+    (home / "empty.txt").write_text("")
+    return home
+
+
+@pytest.fixture
+def home(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same folder as the current one."""
+    monkeypatch.chdir(made)
+    return made
+
+
+# The package's face
+
+
+def test_exports_are_sorted_and_there() -> None:
+    assert sorted(frailt.__all__) == frailt.__all__
+    assert set(frailt.__all__) == set(frailt._HOMES)
+    for name in frailt.__all__:
+        assert getattr(frailt, name) is getattr(import_module(frailt._HOMES[name]), name)
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        _ = frailt.lode  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_help_needs_no_torch() -> None:
+    script = (
+        "import sys, frailt, frailt.cli; frailt.cli.main(['--help']); frailt.cli.main(['--version']); "
+        "print(sorted({'torch', 'numpy', 'matplotlib'} & sys.modules.keys()))"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "[]"
+    assert found.stderr == ""
+
+
+# Help
+
+OPTIONS = {
+    "prepare": "out text valid hub world seed tokenizer vocab-size valid-fraction workers",
+    "train": "preset data out resume tokens batch accumulate passes precision compile device seed evaluations "
+    "eval-tokens checkpoint-seconds shape dim heads kv-heads hidden-dim multiple-of vocab-size context encoding "
+    "no-tied rope-theta norm-eps lr beta1 beta2 weight-decay clip warmup",
+    "compare": "shapes dim tokens seeds data out lr batch context heads kv-heads precision compile device",
+    "evaluate": "text tokenizer passes device json",
+    "story": "model tokenizer passes temperature top-k top-p min-p max-tokens seed device",
+    "plan": "shape dim heads kv-heads hidden-dim multiple-of vocab-size context encoding no-tied rope-theta norm-eps",
+    "info": "",
+}
+REQUIRED = {"prepare": 1, "evaluate": 2, "info": 1}
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_help_names_every_option(run: Run, command: str) -> None:
+    status, out, err = run(command, "--help")
+    assert (status, err) == (0, "")
+    assert out.startswith(f"usage: frailt {command} ")
+    assert f"\n\n{cli.COMMANDS[command].__doc__}\n\n" in out
+    named = set(re.findall(r"^│ (?:-h, )?--([\w-]+)", out, re.MULTILINE))
+    assert named == {"help", *OPTIONS[command].split()}
+    assert out.count("(required)") == REQUIRED.get(command, 0)
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("args", [(), ("--help",), ("-h",)])
+def test_general_help(run: Run, args: tuple[str, ...]) -> None:
+    status, out, err = run(*args)
+    assert (status, err) == (0, "")
+    assert set(cli.COMMANDS) == set(OPTIONS)
+    for name, command in cli.COMMANDS.items():
+        assert re.search(rf"^  {name} +{re.escape(command.__doc__ or '')}$", out, re.MULTILINE)
+
+
+def test_version(run: Run) -> None:
+    from importlib.metadata import version
+
+    assert run("--version") == (0, f"frailt {version('frailt')}\n", "")
+
+
+# What is typed
+
+
+@pytest.mark.parametrize(
+    ("words", "tokens"),
+    [
+        ("--tokens 4M", 4_000_000),
+        ("--tokens 250k", 250_000),
+        ("--tokens 1.5m", 1_500_000),
+        ("--tokens 6.55B", 6_550_000_000),
+        ("--tokens 1234", 1234),
+    ],
+)
+def test_token_counts_have_units(words: str, tokens: int) -> None:
+    assert parse(TrainConfig, "train", words.split(), None).tokens == tokens
+
+
+def test_options_may_be_written_with_an_equals_sign(run: Run, home: Path, tmp_path: Path) -> None:
+    """And sizes that follow from others follow what is given, not what the preset had."""
+    words = (
+        f"train --preset=demo --data=data --out={tmp_path / 'run'} --tokens=0.1k --eval-tokens=2k --dim=16 --heads=2"
+    )
+    assert run(*words.split(), "--context=32", "--vocab-size=300")[0] == 0
+    config = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
+    assert (config["tokens"], config["eval_tokens"]) == (100, 2000)
+    assert (config["batch"], config["evaluations"], config["model"]["shape"]) == (16, 5, "1^8"), "the preset's"
+    assert (config["model"]["kv_heads"], config["model"]["hidden_dim"]) == (2, 44), "not those of width 64, 8 heads"
+
+
+NO_DEVICE = "cuda" if not torch.cuda.is_available() else "mps"
+
+BAD = [
+    ("tell", "there is no command 'tell'; choose one of prepare, train"),
+    ("--verbose", "there is no command '--verbose'"),
+    # Options
+    ("plan --dmi 64", r"Unrecognized options: --dmi, 64; perhaps --dim; see `frailt plan --help`"),
+    ("plan --dim wide", r"Error parsing --dim: .*'wide'; see `frailt plan --help`"),
+    ("plan --dim", r"Missing value for argument '--dim'"),
+    ("train --tokens many", r"Error parsing --tokens: .*'many'; see `frailt train --help`"),
+    ("train --preset huge", r"invalid choice 'huge' for argument '--preset'.*'demo'"),
+    ("story --device abacus", r"invalid choice 'abacus' for argument '--device'"),
+    ("story Once upon", r"Unrecognized options: upon"),
+    ("evaluate", r"Missing from frailt evaluate: PATH --text .*; see `frailt evaluate --help`"),
+    ("prepare --world 3", r"Missing from frailt prepare: --out PATH; see"),
+    # Values
+    ("plan --shape 2^^4", r"shape '2\^\^4' is not understood at '2\^\^4'; write 8"),
+    ("plan --shape 8", r"shape 8 is a standard model and has no twins"),
+    ("plan --dim 7", r"dim 7 with 8 heads gives no even head width; make dim a multiple of 16"),
+    ("train --lr nan", r"lr is nan; it must be above 0"),
+    ("train --seed -1", r"seed is -1; it must be from 0"),
+    ("story --top-k 0 --model runs/mine", r"top_k is 0; it must be at least 1"),
+    ("story --passes 0 --model runs/mine", r"iterations 0 do not fit shape 1\^3"),
+    ("prepare --out x", r"give exactly one source"),
+    ("compare --data data --seeds 1,b", r"seeds '1,b' are not whole numbers joined by commas"),
+    ("compare --data data --seeds 0,-1", r"seed is -1"),
+    ("compare --data data --shapes 1,1", r"listed twice"),
+    ("compare --data data --shapes 1,x", r"shape 'x' is not understood"),
+    ("compare --data data --shapes 1^2:odd", r"shape '1\^2:odd' has an unknown encoding"),
+    ("compare --data data --heads 3", r"dim 64 with 3 heads gives no even head width"),
+    (f"evaluate runs/mine --text held-out.txt --device {NO_DEVICE}", rf"device {NO_DEVICE} is not available here"),
+    # Files
+    ("train --data nowhere", r"nowhere holds no manifest.json; make the folder with `frailt prepare`"),
+    ("compare --data runs/mine", r"runs/mine holds no manifest.json"),
+    ("train --data data", r"the model has vocab_size 512, the tokenizer of data has 300; set vocab_size to 300"),
+    ("info nowhere", r"nowhere holds no model; give a run folder"),
+    ("info held-out.txt", r"held-out.txt holds no model"),
+    ("story --model nowhere", r"nowhere holds no model"),
+    ("info bad/cut-config", r"config.json is not valid JSON"),
+    ("info bad/odd-key", r"config.json does not fit this version: unknown or missing dim, width"),
+    ("info bad/cut-weights", r"model.safetensors cannot be read"),
+    ("evaluate bad/nan --text held-out.txt", r"bad/nan"),
+    ("evaluate bad/nan --text held-out.txt --json", r"bad/nan"),
+    ("story --model bad/no-tokenizer", r"no-tokenizer holds no tokenizer.json, tok\*.model or tok\*.bin"),
+    ("story --model bad/other-tokenizer", r"has a vocabulary of 300, its tokenizer 280; give the right one with"),
+    ("evaluate runs/mine --text absent.txt", r"absent.txt does not exist"),
+    ("evaluate runs/mine --text latin.txt", r"latin.txt is not UTF-8 text"),
+    ("evaluate runs/mine --text empty.txt", r"empty.txt holds no story"),
+    ("evaluate runs/mine --text runs", r"runs is a folder; name the text files in it"),
+    ("prepare --text absent.txt --out x", r"absent.txt does not exist"),
+    ("prepare --world 3 --out runs", r"runs exists and is not a prepared folder; choose another"),
+    ("prepare --world 3 --out x --tokenizer held-out.txt", r"held-out.txt is no tokenizer"),
+    (f"train --data data --out runs/mine --shape 1^3 {shlex.join(ONE_STEP)}", r"holds a run already; add --resume"),
+    (
+        f"train --data data --out runs/mine --shape 1^3 {shlex.join(ONE_STEP)} --seed 7 --resume",
+        r"runs/mine holds a run with another seed \(0, now 7\); use its value or another --out",
+    ),
+    (f"train --data data --out data --shape 1^3 {shlex.join(ONE_STEP)}", r"data holds other files and no run"),
+    (f"train --data data --out bad/cut-state --shape 1^3 {shlex.join(ONE_STEP)} --resume", r"resume.pt is damaged"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), BAD, ids=[line for line, _ in BAD])
+def test_bad_input_gives_one_clear_line(run: Run, home: Path, line: str, message: str) -> None:
+    before = sorted(home.rglob("*"))
+    status, out, err = run(*shlex.split(line))
+    assert (status, out) == (2, "")
+    assert re.fullmatch(rf"frailt: .*{message}.*\n", err), err
+    assert sorted(home.rglob("*")) == before, "nothing is written"
+
+
+def test_what_the_system_refuses_gives_one_line_too(run: Run, home: Path) -> None:
+    status, out, err = run("prepare", "--world", "3", "--out", "held-out.txt/x")
+    assert (status, out) == (1, "")
+    assert re.fullmatch(r"frailt: .+: .*held-out.txt\n", err), err
+
+
+def test_a_terminal_without_box_characters(home: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "80"}
+    script = "import sys; from frailt.options import parse; from frailt.files import *; from dataclasses import *\n"
+    script += "@dataclass\nclass A:\n    dim: int = 3\n    'Width.'\n"
+    script += "try: parse(A, 'plan', ['--dmi', '4'], None)\nexcept ValueError as e: print(e)"
+    found = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert found.stdout == "Unrecognized options: --dmi, 4; perhaps --dim; see `frailt plan --help`\n"
+
+
+# Commands
+
+
+def test_evaluate_gives_what_the_python_api_gives(run: Run, home: Path) -> None:
+    status, out, err = run("evaluate", "runs/mine", "--text", "held-out.txt", "--json")
+    assert (status, err) == (0, "")
+    found = json.loads(out)
+    teller = frailt.load("runs/mine")
+    tokens, size = encode_text([Path("held-out.txt")], teller.tokenizer)
+    expected = stream_loss(teller.model, tokens, text_bytes=size)
+    assert found["nats_per_token"] == expected.nats_per_token
+    assert found["bits_per_byte"] == expected.bits_per_byte
+    assert (found["tokens"], found["bytes"]) == (expected.tokens, expected.bytes)
+    status, out, _ = run("evaluate", "runs/mine", "--text", "held-out.txt")
+    assert f"{expected.nats_per_token:.4f} nats/token, {expected.bits_per_byte:.4f} bits/byte" in out
+
+
+def test_evaluate_with_passes_has_twice_as_many_as_trained(run: Run, home: Path) -> None:
+    args = ("evaluate", "runs/mine", "--text", "held-out.txt", "--passes")
+    found = json.loads(run(*args, "--json")[1])
+    assert found["trained_passes"] == 3
+    assert [row["passes"] for row in found["passes"]] == [1, 2, 3, 4, 5, 6]
+    assert found["passes"][2]["nats_per_token"] == pytest.approx(found["nats_per_token"], rel=1e-6)
+    assert found["passes"][0]["kl"] is None
+    lines = run(*args)[1].splitlines()
+    assert lines[1].split() == ["passes", "nats/token", "bits/byte", "relative", "L2", "KL"]
+    assert [line.split()[0] for line in lines[2:]] == list("123456")
+    assert [line.endswith("(as trained)") for line in lines[2:]] == [False, False, True, False, False, False]
+    for line, row in zip(lines[2:], found["passes"], strict=True):
+        assert line.split()[1] == f"{row['nats_per_token']:.4f}"
+    assert max(map(len, lines)) <= 80
+
+
+def test_story_tells_what_the_python_api_tells(run: Run, home: Path) -> None:
+    teller = frailt.load("runs/mine")
+    options = ("--max-tokens", "20", "--seed", "4", "--temperature", "0.9")
+    sampling = frailt.Sampling(max_tokens=20, seed=4, temperature=0.9)
+    status, out, err = run("story", "One day ", "--model", "runs/mine", *options)
+    assert (status, err) == (0, "")
+    assert out == "One day" + teller.generate(["One day"], sampling)[0] + "\n"
+    fewer = run("story", "One day", "--model", "runs/mine", *options, "--passes", "1")[1]
+    assert fewer == "One day" + teller.generate(["One day"], sampling, iterations=1)[0] + "\n"
+    assert fewer != out
+    assert run("story", "--model", "runs/mine", *options)[1].startswith("Once upon a time")
+
+
+def test_story_takes_the_newest_run(run: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("story") == (
+        2,
+        "",
+        "frailt: there is no model in runs/; train one with `frailt train`, or name one with --model\n",
+    )
+    for name, written in (("runs/a", 1000), ("runs/compare/runs/b", 3000), ("runs/c", 2000)):
+        folder = shutil.copytree(home / "runs" / "mine", tmp_path / name)
+        weights = load_file(folder / "model.safetensors")
+        weights["embedding.weight"] = weights["embedding.weight"] * (written / 500)
+        save_file(weights, folder / "model.safetensors")
+        os.utime(folder / "model.safetensors", (written, written))
+    texts = {name: run("story", "--max-tokens", "20", "--model", f"runs/{name}")[1] for name in ("a", "c")}
+    newest = run("story", "--max-tokens", "20")[1]
+    assert newest == run("story", "--max-tokens", "20", "--model", "runs/compare/runs/b")[1]
+    assert newest not in texts.values()
+
+
+def test_info(run: Run, home: Path) -> None:
+    status, out, err = run("info", "runs/mine")
+    assert (status, err) == (0, "")
+    model = frailt.load("runs/mine").model
+    assert "shape 1^3: effective depth 3, width 16, 2 heads" in out
+    assert f"{sum(p.numel() for p in model.parameters()):,} parameters" in out
+    assert "trained on data, seed 0: validation loss" in out
+    assert "not complete" in run("info", "bad/cut-state")[1]
+    shutil.copytree("runs/mine", "runs/bare", ignore=shutil.ignore_patterns("run.json", "metrics.jsonl"))
+    try:
+        assert "trained" not in run("info", "runs/bare")[1]
+    finally:
+        shutil.rmtree("runs/bare")
+
+
+@pytest.mark.parametrize("options", ["--shape 1^8 --dim 128", "--shape 2^4 --dim 1024", "--shape (2)^4 --dim 16"])
+def test_plan_shows_whole_cells_on_a_narrow_terminal(run: Run, options: str) -> None:
+    status, out, err = run("plan", *options.split())
+    assert (status, err) == (0, "")
+    for rule in ("the model", "shallow", "equal depth", "equal parameters", "equal FLOPs"):
+        assert f"\n{rule}  " in out
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+
+
+def test_compare_shows_whole_cells_on_a_narrow_terminal(run: Run, home: Path, tmp_path: Path) -> None:
+    shapes = "1, 1^8:none, 8"  # Spaces after commas are no part of a name.
+    args = ("--shapes", shapes, *TINY, "--tokens", "100", "--data", "data", "--out", str(tmp_path / "c"))
+    status, out, err = run("compare", *args)
+    assert status == 0
+    lines = out.splitlines()
+    assert re.split(r"  +", lines[0]) == [
+        "shape",
+        "parameters",
+        "MFLOPs",
+        "loss",
+        "bits/byte",
+        "gap closed",
+        "paper",
+        "tokens/s",
+    ]
+    assert [line.split()[0] for line in lines[1:4]] == ["1", "1^8:none", "8"]
+    assert max(map(len, lines[:-1])) <= 80
+    assert "…" not in out
+    assert lines[-1] == (
+        f"Figure: {tmp_path}/c/compare.png   Table: {tmp_path}/c/table.md   All figures: {tmp_path}/c/compare.json"
+    )
+    assert "Traceback" not in err
+
+
+def test_what_was_prepared_before_is_said_so(run: Run, tmp_path: Path) -> None:
+    args = ("prepare", "--world", "20", "--valid-fraction", "0.3", "--vocab-size", "300", "--out", str(tmp_path / "d"))
+    status, out, err = run(*args)
+    assert (status, err) == (0, "")
+    assert re.fullmatch(r".*/d: \d+ training stories \([\d,]+ tokens\), \d+ for validation \([\d,]+ tokens\)\n", out), (
+        out
+    )
+    assert run(*args)[1] == out.replace(")\n", "), prepared before\n")
+
+
+# Being stopped
+
+
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [("train", "; it goes on with --resume"), ("compare", "; the same command goes on from here")],
+)
+def test_ctrl_c_gives_one_line(
+    run: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, advice: str
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    args = {"train": ("--shape", "1^3", *ONE_STEP), "compare": ("--tokens", "100", *TINY)}[command]
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer._Training, "train_step", stop)
+        status, out, err = run(command, "--data", "data", "--out", str(tmp_path / "run"), *args)
+    assert (status, out) == (130, "")
+    assert err == f"\nfrailt: stopped{advice}\n"
+
+
+def test_a_reader_that_leaves_is_no_error(home: Path) -> None:
+    """As in `frailt story | head -c 1`, with the pipe closed from the start so that no chance is in it."""
+    for args in (["--help"], ["plan", "--help"], ["story", "--model", "runs/mine", "--max-tokens", "3"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        script = f"import sys; from frailt.cli import main; sys.exit(main({args!r}))"
+        with os.fdopen(writer, "wb") as stdout:
+            child = subprocess.run(
+                [sys.executable, "-c", script], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+            )
+        assert (child.returncode, child.stderr) == (1, ""), args
+
+
+# The README
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_a_newcomer_needs_two_commands() -> None:
+    first = [shlex.split(line, comments=True) for line in blocks("sh")[0].splitlines()]
+    assert first == [["make", "demo"], ["make", "test"]]
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for _, target in first:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_every_command_of_the_readme_runs(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "\n<|endoftext|>\n".join(story.text for story in stories(300, seed=0))
+    Path("stories.txt.xz").write_bytes(lzma.compress(text.encode()))
+    Path("held-out.txt").write_text(text[:2000], encoding="utf-8")
+    small = {"4M": ["100"], "64": [TINY[1], *TINY[2:]]}
+    seen = []
+    for line in blocks("sh")[1].splitlines():
+        program, *words = shlex.split(line, comments=True)
+        assert program == "frailt"
+        words = [word for given in words for word in small.get(given, [given])]
+        status, out, err = run(*words)
+        assert status == 0, (line, err)
+        assert out, line
+        seen.append(words[0])
+    assert set(seen) == set(cli.COMMANDS)
+    [snippet] = blocks("python")
+    exec(compile(snippet, "README.md", "exec"), {})
