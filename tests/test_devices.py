@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from corpora import make_chain
+
 from frailt.model.frailt import FraiLT, ModelConfig
 from frailt.training.config import TrainConfig
 from frailt.training.run_folder import RunFolder

@@ -366,9 +366,9 @@ def test_fresh_weights(shape: str, depth: int) -> None:
 
 def test_sizes_left_open_are_filled_in() -> None:
     config = ModelConfig(shape="(1)^8", dim=64)
-    assert (config.shape, config.kv_heads, config.hidden_dim) == ("1^8", 8, 172)
-    assert ModelConfig(dim=48, heads=2).hidden_dim == 128
-    assert ModelConfig(dim=64, multiple_of=32).hidden_dim == 192
+    assert (config.shape, config.key_value_heads, config.feed_forward_dim) == ("1^8", 8, 172)
+    assert ModelConfig(dim=48, heads=2).feed_forward_dim == 128
+    assert ModelConfig(dim=64, multiple_of=32).feed_forward_dim == 192
     assert ModelConfig(dim=64, hidden_dim=7).feed_forward_dim == 7
 
 

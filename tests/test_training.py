@@ -1,5 +1,6 @@
 """Training: schedule, optimizer groups, trajectories that must agree, and runs that are cut off."""
 
+import dataclasses
 import json
 import math
 import os
@@ -14,12 +15,13 @@ import torch
 from corpora import make_chain, make_corpus
 from safetensors.torch import load_file
 
+from frailt.configs import from_json
 from frailt.data.batches import Corpus
 from frailt.errors import InputError
 from frailt.model.checkpoint import load_model
 from frailt.model.frailt import FraiLT, ModelConfig
 from frailt.training import trainer
-from frailt.training.config import OptimizerConfig, TrainConfig, build_config
+from frailt.training.config import OptimizerConfig, TrainConfig
 from frailt.training.optimization import learning_rate, make_optimizer
 from frailt.training.presets import PRESETS
 from frailt.training.run_folder import RunFolder
@@ -114,17 +116,16 @@ from pathlib import Path
 import torch
 torch.set_num_threads({torch.get_num_threads()})
 from frailt.data.batches import Corpus
-from frailt.training.config import TrainConfig, build_config
+from frailt.configs import from_json
+from frailt.training.config import TrainConfig
 from frailt.training.trainer import train
 import json
-config = build_config(TrainConfig, json.loads(Path({str(tmp_path / "config.json")!r}).read_text()), "test")
+config = from_json(TrainConfig, json.loads(Path({str(tmp_path / "config.json")!r}).read_text()), "test")
 def kill(progress):
     if progress.step >= 30:
         os.kill(os.getpid(), signal.SIGKILL)
 train(config, Corpus(Path({str(corpus.folder)!r})), Path({str(tmp_path / "cut")!r}), report=kill)
 """
-    import dataclasses
-
     (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
     child = subprocess.run([sys.executable, "-c", script], env={**os.environ}, capture_output=True, check=False)
     assert child.returncode == -signal.SIGKILL, child.stderr.decode()
@@ -254,19 +255,15 @@ def test_only_matrices_decay_and_encodings_do_not() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_valid_and_survive_json(name: str) -> None:
-    import dataclasses
-
     config = PRESETS[name]()
-    assert build_config(TrainConfig, json.loads(json.dumps(dataclasses.asdict(config))), "test") == config
+    assert from_json(TrainConfig, json.loads(json.dumps(dataclasses.asdict(config))), "test") == config
 
 
 def test_unknown_keys_are_refused() -> None:
-    import dataclasses
-
     stored = dataclasses.asdict(TINY)
     stored["model"]["depth"] = 3
     with pytest.raises(InputError, match="unknown or missing depth"):
-        build_config(TrainConfig, stored, "run.json")
+        from_json(TrainConfig, stored, "run.json")
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 from frailt.errors import InputError
-from frailt.options import Words, parse, split_words, with_free_sizes
+from frailt.options import Words, parse, split_words
 
 
 def prepare(args: list[str]) -> None:
@@ -49,11 +49,13 @@ def train(args: list[str]) -> None:
         """Go on with the run in the folder, if there is one."""
 
     preset = PRESETS.get(dict(pairwise(args)).get("--preset", "paper"), PRESETS["paper"])
-    command = _parse(Command, "train", args, default=Command(config=with_free_sizes(preset())))
-    config = command.config
+    command = _parse(Command, "train", args, default=Command(config=preset()))
+    config, corpus = command.config, _corpus(command.data)
+    if "--vocab-size" not in args:
+        config = replace(config, model=replace(config.model, vocab_size=corpus.vocab_size))
     out = command.out or Path("runs") / f"{_slug(config.model.shape)}-d{config.model.dim}"
     with ProgressLine() as line:
-        result = train(config, _corpus(command.data), out, resume=command.resume, report=lambda p: line(out.name, p))
+        result = train(config, corpus, out, resume=command.resume, report=lambda p: line(out.name, p))
     loss = f"{result.loss.nats_per_token:.4f} nats/token, {result.loss.bits_per_byte:.4f} bits/byte"
     print(f"{out}: validation loss {loss} after {result.tokens:,} tokens; loss curve in {out / 'loss.png'}")
 
@@ -149,8 +151,9 @@ def story(args: list[str]) -> None:
     command = _parse(Command, "story", args)
     teller = load(command.model or _newest_run(), command.tokenizer)
     teller.model.to(_device(command.device))
-    print(command.beginning.rstrip(" "), end="", flush=True)
-    for piece in teller.stream(command.beginning, command.sampling, iterations=command.passes):
+    pieces = teller.stream(command.beginning, command.sampling, iterations=command.passes)
+    print(command.beginning.rstrip(" ") + next(pieces, ""), end="", flush=True)
+    for piece in pieces:
         print(piece, end="", flush=True)
     print()
 
@@ -238,7 +241,7 @@ def plan(args: list[str]) -> None:
             twin.rule,
             twin.config.shape,
             str(twin.config.dim),
-            str(twin.config.hidden_dim),
+            str(twin.config.feed_forward_dim),
             f"{twin.counts.parameters:,}",
             f"{twin.counts.flops / 1e6:.2f}",
             f"{twin.counts.cache_bytes / 1e6:.2f}",

@@ -1,6 +1,5 @@
 """What may be written after a command: tyro's options from dataclasses, and its complaints as one line each."""
 
-import copy
 import io
 import re
 from contextlib import redirect_stderr
@@ -49,28 +48,26 @@ def parse(kind: Any, verb: str, args: list[str], description: str | None, **defa
         raise InputError(f"{_first_section(box.getvalue())}; see `frailt {verb} --help`") from None
 
 
-def with_free_sizes(config: Any) -> Any:
-    """A preset as defaults of options: sizes that follow from others are unset, so that they follow what is given."""
-    model = copy.copy(config.model)
-    if model.kv_heads == model.heads:
-        object.__setattr__(model, "kv_heads", None)
-    object.__setattr__(model, "hidden_dim", None)
-    free = copy.copy(config)
-    object.__setattr__(free, "model", model)
-    return free
-
-
 def _first_section(box: str) -> str:
     """What tyro's box of several lines says in its first section, and the option that it proposes, as one line."""
-    said, proposed = [], ""
-    lines = [line.strip("│|").rstrip() for line in box.splitlines()[1:-1]]
-    rules = [i for i, line in enumerate(lines) if line.strip(" ─-") == ""] or [len(lines)]
-    for line in lines[: rules[0]]:
-        if not line.startswith(" " * 9):  # Deeper lines repeat an option's help.
-            said.append(line.strip())
-    if "Perhaps you meant:" in box:
-        proposed = "; perhaps " + next(line.split()[0] for line in lines[rules[0] :] if line.lstrip().startswith("--"))
-    return " ".join(said).rstrip(".") + proposed
+    sections: list[list[str]] = [[]]
+    for line in _COLOUR.sub("", box).replace("│", " ").splitlines():
+        if _RULE.fullmatch(line):
+            sections.append([])
+        else:
+            sections[-1].append(line)
+    if len(sections) < 3:
+        return " ".join(box.split())
+    _, said, *more = sections
+    text = " ".join(line.strip() for line in said if not line.startswith(" " * 10))  # Deeper lines repeat the help.
+    proposed = [line.split()[0] for section in more for line in section if section[0].strip() == "Perhaps you meant:"]
+    options = [word for word in proposed if word.startswith("--")]
+    return text.rstrip(".") + (f"; perhaps {options[0]}" if options else "")
+
+
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
+_RULE = re.compile(r"[╭╰].*| *[─-]{9,} *")
+"""A line between sections, with or without the characters for boxes."""
 
 
 def _plain_counts(args: list[str]) -> list[str]:

@@ -3,8 +3,6 @@
 import struct
 from dataclasses import asdict
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import safetensors.torch
@@ -12,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from frailt.configs import from_json
 from frailt.errors import InputError
 from frailt.files import read_json, replacing, write_json
 from frailt.model.frailt import FraiLT, ModelConfig
@@ -39,42 +38,13 @@ def load_model(path: Path) -> FraiLT:
     stored = read_json(path / "config.json")
     if stored.pop("format", None) != FORMAT:
         raise InputError(f"{path / 'config.json'} is not of format {FORMAT}; was it written by another program?")
-    model = FraiLT(read_config(ModelConfig, stored, path / "config.json"))
+    model = FraiLT(from_json(ModelConfig, stored, str(path / "config.json")))
     try:
         weights = safetensors.torch.load_file(path / "model.safetensors")
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path / 'model.safetensors'} cannot be read: {error}") from None
     put_weights(model, weights, str(path / "model.safetensors"))
     return model.eval()
-
-
-def read_config(kind: type[ModelConfig], stored: dict[str, Any], source: Path) -> ModelConfig:
-    """Build a config from JSON. A missing or unknown key is refused, not patched.
-
-    Raises:
-        InputError: the keys are not exactly those of ``kind``, or a value is of another type or out of bounds.
-    """
-    hints = get_type_hints(kind)
-    if wrong := sorted(hints.keys() ^ stored.keys()):
-        raise InputError(f"{source} does not fit this version: unknown or missing {', '.join(wrong)}")
-    for name, hint in hints.items():
-        if not _is(stored[name], hint):
-            raise InputError(
-                f"{source}: {name} is {stored[name]!r}, which is not of type {getattr(hint, '__name__', hint)}"
-            )
-    try:
-        return kind(**stored)
-    except InputError as error:
-        raise InputError(f"{source}: {error}") from None
-
-
-def _is(value: Any, hint: Any) -> bool:
-    """Whether a value from JSON has a config field's type."""
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is UnionType:
-        return any(_is(value, option) for option in get_args(hint))
-    return type(value) is hint or (hint is float and type(value) is int)
 
 
 def stored_weights(model: FraiLT) -> dict[str, Tensor]:

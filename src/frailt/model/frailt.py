@@ -60,18 +60,12 @@ class ModelConfig:
                 f"dim {self.dim} with {self.heads} heads gives no even head width; "
                 f"make dim a multiple of {2 * self.heads}"
             )
-        if self.kv_heads is None:
-            object.__setattr__(self, "kv_heads", self.heads)
         if self.key_value_heads < 1 or self.heads % self.key_value_heads:
             raise InputError(f"kv_heads {self.kv_heads} must divide heads {self.heads}")
-        if self.hidden_dim is None:
-            object.__setattr__(self, "hidden_dim", -(-(8 * self.dim // 3) // self.multiple_of) * self.multiple_of)
         if self.feed_forward_dim < 1:
             raise InputError(f"hidden_dim is {self.hidden_dim}; it must be at least 1")
         if self.encoding not in ENCODINGS:
             raise InputError(f"encoding {self.encoding!r} is unknown; choose one of {', '.join(ENCODINGS)}")
-        if self.encoding == "sinusoidal" and self.dim % 2:
-            raise InputError(f"sinusoidal encodings need an even dim, not {self.dim}")
 
     @property
     def groups(self) -> tuple[GroupShape, ...]:
@@ -85,13 +79,15 @@ class ModelConfig:
 
     @property
     def key_value_heads(self) -> int:
-        """``kv_heads`` once resolved."""
+        """``kv_heads``, or what follows where it is unset."""
         return self.heads if self.kv_heads is None else self.kv_heads
 
     @property
     def feed_forward_dim(self) -> int:
-        """``hidden_dim`` once resolved."""
-        return 0 if self.hidden_dim is None else self.hidden_dim
+        """``hidden_dim``, or what follows where it is unset."""
+        if self.hidden_dim is not None:
+            return self.hidden_dim
+        return -(-(8 * self.dim // 3) // self.multiple_of) * self.multiple_of
 
 
 class FeedForward(nn.Module):

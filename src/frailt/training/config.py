@@ -1,8 +1,7 @@
 """What a training run is: one frozen config, and presets as functions."""
 
-import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from frailt.errors import InputError
 from frailt.model.frailt import ModelConfig
@@ -88,21 +87,3 @@ class TrainConfig:
     def steps(self) -> int:
         """Optimizer steps that the budget pays for."""
         return -(-self.tokens // self.tokens_per_step)
-
-
-def build_config(kind: type[Any], stored: dict[str, Any], source: str) -> Any:
-    """A config from JSON, nested ones too. A missing or unknown key is refused, not patched.
-
-    Raises:
-        InputError: the keys are not exactly the fields of ``kind``, or a value is out of bounds.
-    """
-    known = {f.name: f for f in dataclasses.fields(kind)}
-    if wrong := sorted(known.keys() ^ stored.keys()):
-        raise InputError(f"{source} does not fit this version: unknown or missing {', '.join(wrong)}")
-    values = {
-        name: build_config(f.type, stored[name], source)
-        if isinstance(f.type, type) and dataclasses.is_dataclass(f.type)
-        else stored[name]
-        for name, f in known.items()
-    }
-    return kind(**values)

@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from frailt.configs import from_json
 from frailt.data.batches import Corpus
 from frailt.errors import InputError
 from frailt.files import read_json, replacing, write_json, write_text
-from frailt.training.config import TrainConfig, build_config
+from frailt.training.config import TrainConfig
 
 
 class RunFolder:
@@ -86,7 +87,7 @@ class RunFolder:
 
     def config(self) -> TrainConfig:
         """The run's config."""
-        return build_config(TrainConfig, self.record()["config"], str(self.path / "run.json"))
+        return from_json(TrainConfig, self.record()["config"], str(self.path / "run.json"))
 
     def log(self, **values: Any) -> None:
         """Add a line to the metrics."""
