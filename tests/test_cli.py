@@ -150,7 +150,7 @@ def test_help_names_every_option(run: Run, command: str) -> None:
     assert (status, err) == (0, "")
     assert out.startswith(f"usage: frailt {command} ")
     assert f"\n\n{cli.COMMANDS[command].__doc__}\n\n" in out
-    named = set(re.findall(r"^[│ ] +(?:-h, )?--([\w-]+)", out, re.MULTILINE))
+    named = set(re.findall(r"^[│ ] +(?:-h, )?--([a-z][\w-]*)", out, re.MULTILINE))
     assert named == {"help", *OPTIONS[command].split()}
     assert out.count("(required)") == REQUIRED.get(command, 0)
     assert max(map(len, out.splitlines())) <= 80
@@ -197,7 +197,8 @@ def test_options_may_be_written_with_an_equals_sign(run: Run, home: Path, tmp_pa
     config = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
     assert (config["tokens"], config["eval_tokens"]) == (100, 2000)
     assert (config["batch"], config["evaluations"], config["model"]["shape"]) == (16, 5, "1^8"), "the preset's"
-    assert config["model"]["dim"] == 16
+    sizes = frailt.load(tmp_path / "run").model.config
+    assert (sizes.key_value_heads, sizes.feed_forward_dim) == (2, 44), "not those of width 64 and 8 heads"
 
 
 NO_DEVICE = "cuda" if not torch.cuda.is_available() else "mps"
@@ -234,7 +235,10 @@ BAD = [
     # Files
     ("train --data nowhere", r"nowhere holds no manifest.json; make the folder with `frailt prepare`"),
     ("compare --data runs/mine", r"runs/mine holds no manifest.json"),
-    ("train --data data", r"the model has vocab_size 512, the tokenizer of data has 300; set vocab_size to 300"),
+    (
+        "train --data data --vocab-size 512",
+        r"the model has vocab_size 512, the tokenizer of data has 300; set vocab_size to 300",
+    ),
     ("info nowhere", r"nowhere holds no model; give a run folder"),
     ("info held-out.txt", r"held-out.txt holds no model"),
     ("story --model nowhere", r"nowhere holds no model"),
@@ -263,7 +267,10 @@ BAD = [
 
 
 @pytest.mark.parametrize(("line", "message"), BAD, ids=[line for line, _ in BAD])
-def test_bad_input_gives_one_clear_line(run: Run, home: Path, line: str, message: str) -> None:
+def test_bad_input_gives_one_clear_line(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch, line: str, message: str
+) -> None:
+    monkeypatch.setattr(trainer._Training, "train_step", lambda _: pytest.fail("it is trained all the same"))
     before = sorted(home.rglob("*"))
     status, out, err = run(*shlex.split(line))
     assert (status, out) == (2, "")
@@ -277,18 +284,31 @@ def test_what_the_system_refuses_gives_one_line_too(run: Run, home: Path) -> Non
     assert re.fullmatch(r"frailt: .+: .*held-out.txt\n", err), err
 
 
-@pytest.mark.parametrize(
-    "terminal", [{"PYTHONIOENCODING": "utf-8"}, {"PYTHONIOENCODING": "ascii"}, {"FORCE_COLOR": "1"}]
-)
-def test_a_complaint_is_the_same_on_every_terminal(terminal: dict[str, str]) -> None:
+@pytest.mark.parametrize(("encoding", "terminal"), [("utf-8", "xterm-256color"), ("utf-8", "dumb"), ("ascii", "dumb")])
+def test_a_complaint_is_the_same_on_every_terminal(encoding: str, terminal: str) -> None:
+    """With and without colours and characters for boxes."""
     script = (
         "from frailt.cli import main\n"
-        "for line in ('--dmi 64', '--dim', '--hub v3 --out x', ''): main(['prepare', *line.split()])"
+        "for line in ('--out x --dmi 64', '--out', '--hub v3 --out x', '--world 3'): main(['prepare', *line.split()])"
     )
-    found = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, **terminal}, capture_output=True, text=True, check=True
-    )
-    assert found.stderr.splitlines() == []
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "TERM": terminal, "COLUMNS": "80"}
+    master, slave = os.openpty()
+    with os.fdopen(master), os.fdopen(slave) as stdout:
+        found = subprocess.run(
+            [sys.executable, "-c", script],
+            env=environment,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+    see = "see `frailt prepare --help`"
+    assert found.stderr.splitlines() == [
+        f"frailt: Unrecognized options: --dmi, 64; {see}",
+        f"frailt: Missing value for argument '--out'. Expected 1 values; {see}",
+        f"frailt: invalid choice 'v3' for argument '--hub'. Expected one of ('None', 'v1', 'v2'); {see}",
+        f"frailt: Missing from frailt prepare: --out PATH; {see}",
+    ]
 
 
 # Commands

@@ -161,7 +161,9 @@ def story(args: list[str]) -> None:
 def compare(args: list[str]) -> None:
     """Train models side by side, and show what the passes are worth."""
     from frailt.model.frailt import ModelConfig
-    from frailt.paper.compare import HEADERS, CompareConfig, caption, cells, compare
+    from frailt.paper.compare import compare
+    from frailt.paper.comparison import CompareConfig
+    from frailt.paper.report import HEADERS, caption, cells
     from frailt.training.config import OptimizerConfig, TrainConfig
     from frailt.training.progress import ProgressLine
 
@@ -386,7 +388,7 @@ def _device(name: str) -> Any:
 
 
 def _slug(shape: str) -> str:
-    from frailt.paper.compare import run_name
+    from frailt.paper.comparison import run_name
 
     return run_name(shape, 0).removesuffix("-s0")
 

@@ -1,18 +1,16 @@
 """Figures of comparisons."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from frailt.files import replacing
+from frailt.paper.comparison import Comparison
 from frailt.training.run_folder import RunFolder
 
-if TYPE_CHECKING:
-    from frailt.paper.compare import Comparison
 
-
-def draw_comparison(result: "Comparison", folders: dict[str, Path], path: Path) -> None:
+def draw_comparison(result: Comparison, folders: dict[str, Path], path: Path) -> None:
     """Two panels as PNG: validation loss against training tokens, and final loss against parameters.
 
     Args:
@@ -34,6 +32,9 @@ def draw_comparison(result: "Comparison", folders: dict[str, Path], path: Path) 
     curves.set(xlabel="training tokens (millions)", ylabel="validation loss (nats per token)")
     curves.legend(title="shape (dashed: standard)", fontsize=8, title_fontsize=8)
     sizes.set(xscale="log", xlabel="parameters", ylabel="final validation loss (nats per token)")
+    sizes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    sizes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    sizes.xaxis.set_minor_formatter(NullFormatter())
     sizes.margins(0.15)
     for axes in (curves, sizes):
         axes.grid(alpha=0.3, which="both")
