@@ -19,7 +19,7 @@ mkdir -p "$here/compare-d64"
 cp "$WORK/compare-d64/"{compare.json,compare.png,table.md} "$here/compare-d64/"
 
 # A model of at most 260,032 parameters, the size of llama2.c's stories260K, trained for as long as was practical.
-frailt train --resume --shape 'SHAPE' --dim 64 --kv-heads 4 --hidden-dim 168 --tokens TOKENS --lr 2e-3 --batch 4 \
+frailt train --resume --shape '5^2' --dim 64 --kv-heads 4 --hidden-dim 168 --tokens 30M --lr 2e-3 --batch 4 \
   --evaluations 20 --data "$WORK/tinystories" --out "$WORK/small"
 mkdir -p "$here/small"
 cp "$WORK/small/"{run.json,config.json,metrics.jsonl,model.safetensors,tokenizer.json,loss.png} "$here/small/"

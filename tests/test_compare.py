@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from shared_data import SHARED
 
 from frailt.data.batches import Batch, Corpus, TokenFile
+from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
-from frailt.evaluation.loss import stream_loss
+from frailt.evaluation.loss import stream_loss, token_losses
 from frailt.model.checkpoint import load_model
 from frailt.model.counts import count
 from frailt.model.frailt import FraiLT, ModelConfig
@@ -263,6 +264,24 @@ def test_the_gap_is_between_the_right_twins(made: Made) -> None:
         expected = (shallow.loss - rows[name].loss) / (shallow.loss - deep.loss)
         assert rows[name].gap_closed == pytest.approx(expected)
     assert rows["1^2"].counts.parameters - rows["1^2:none"].counts.parameters == 2 * 16
+
+
+def test_the_interval_is_over_the_stories_own_tokens(made: Made, corpus: Corpus) -> None:
+    """BOS counts to the story that it begins."""
+    result, out, _ = made
+    tokens = np.asarray(corpus.valid.tokens)
+    starts = [0, *(i - 1 for i in np.flatnonzero(tokens == Tokenizer.bos) if i > 0)]
+
+    def by_story(name: str) -> np.ndarray:
+        runs = [token_losses(load_model(out / "runs" / run_name(name, seed)), tokens) for seed in SEEDS]
+        return np.add.reduceat(np.mean(runs, axis=0), starts)
+
+    sizes = np.diff([*starts, len(tokens) - 1])
+    for row in result.rows:
+        if row.gap_closed is not None:
+            _, interval = gap_closed(by_story("1"), by_story(row.name), by_story("2"), sizes)
+            assert row.gap_interval == (None if interval is None else pytest.approx(interval))
+    assert any(row.gap_interval is not None for row in result.rows), "the test needs an interval"
 
 
 def test_the_papers_gap_stands_beside_its_own_cells_only(made: Made, corpus: Corpus) -> None:

@@ -142,8 +142,8 @@ def story(args: list[str]) -> None:
         """Run folder, saved model, or llama2.c .bin; unset: the newest in runs/."""
         tokenizer: Path | None = None
         """Tokenizer of a .bin; unset: the tok*.model or tok*.bin beside it."""
-        passes: int | None = None
-        """Passes through each group that has several; unset: as trained."""
+        passes: str | None = None
+        """Passes through each group that has several, or a number for each group: 4 or 1,4,1; unset: as trained."""
         sampling: Sampling = field(default_factory=Sampling)
         device: Literal["auto", "cpu", "cuda", "mps"] = "cpu"
         """Where to compute. Small models write fastest on the CPU."""
@@ -151,7 +151,7 @@ def story(args: list[str]) -> None:
     command = _parse(Command, "story", args)
     teller = load(command.model or _newest_run(), command.tokenizer)
     teller.model.to(_device(command.device))
-    pieces = teller.stream(command.beginning, command.sampling, iterations=command.passes)
+    pieces = teller.stream(command.beginning, command.sampling, iterations=_passes(command.passes))
     print(command.beginning.rstrip(" ") + next(pieces, ""), end="", flush=True)
     for piece in pieces:
         print(piece, end="", flush=True)
@@ -215,10 +215,7 @@ def compare(args: list[str]) -> None:
         compile=command.compile,
         device=command.device,
     )
-    try:
-        seeds = tuple(int(seed) for seed in command.seeds.split(","))
-    except ValueError:
-        raise InputError(f"seeds {command.seeds!r} are not whole numbers joined by commas") from None
+    seeds = _numbers("seeds", command.seeds)
     shapes = tuple(command.shapes.replace(" ", "").split(","))
     config = CompareConfig(shapes=shapes, seeds=seeds, base=base)
     out = command.out or Path("runs") / f"compare-d{command.dim}"
@@ -371,6 +368,20 @@ def _corpus(folder: Path | None) -> Any:
     config = PrepareConfig(out=cache / "frailt" / f"story-world-{count}", world=count)
     print("no --data given: using the embedded story world", file=sys.stderr)
     return Corpus(prepare(config, progress=sys.stderr.isatty()).folder)
+
+
+def _numbers(name: str, text: str) -> tuple[int, ...]:
+    """Whole numbers joined by commas."""
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise InputError(f"{name} {text!r} are not whole numbers joined by commas") from None
+
+
+def _passes(text: str | None) -> int | tuple[int, ...] | None:
+    """One number of passes for all groups, or one for each."""
+    numbers = _numbers("passes", text) if text is not None else ()
+    return numbers[0] if len(numbers) == 1 else numbers or None
 
 
 def _newest_run() -> Path:

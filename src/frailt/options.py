@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 from contextlib import redirect_stderr
 from itertools import pairwise
 from typing import Any
@@ -39,6 +40,7 @@ def parse(kind: Any, verb: str, args: list[str], description: str | None, **defa
             )
     except SystemExit as left:
         if not left.code:
+            sys.stdout.flush()  # So that a reader who has left is noticed here, and not at exit.
             raise
         cause: BaseException | None = left
         while cause is not None:  # A config's own words, which tyro has wrapped.
@@ -62,7 +64,7 @@ def _first_section(box: str) -> str:
     text = " ".join(line.strip() for line in said if not line.startswith(" " * 10))  # Deeper lines repeat the help.
     proposed = [line.split()[0] for section in more for line in section if section[0].strip() == "Perhaps you meant:"]
     options = [word for word in proposed if word.startswith("--")]
-    return text.rstrip(".") + (f"; perhaps {options[0]}" if options else "")
+    return text.rstrip(" .") + (f"; perhaps {options[0]}" if options else "")
 
 
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
