@@ -17,13 +17,14 @@ def make_corpus(folder: Path, *, stories: int = 60) -> Corpus:
 
 
 def make_chain(folder: Path) -> Corpus:
-    """Tokens that depend on nothing but NumPy: each follows from the one before, with some chance."""
+    """Tokens that depend on nothing but NumPy: each is the sum of the two before it, or by chance another."""
     folder.mkdir()
     random = np.random.default_rng(0)
     manifest: dict = {"vocab_size": 300}
     for side, count in (("train", 4000), ("valid", 500)):
-        steps = random.integers(1, 4, count)
-        tokens = (np.cumsum(steps) * 7 % 290 + 1).astype("<u2")
+        tokens = random.integers(2, 20, count, dtype="<u2")
+        for i in np.flatnonzero(random.random(count) < 0.9):
+            tokens[i] = 2 + (tokens[i - 1] + tokens[i - 2]) % 18 if i > 1 else 2
         tokens.tofile(folder / f"{side}.bin")
         manifest[side] = {"tokens": count, "bytes": 2 * count, "sha256": side, "stories": 1}
     write_json(folder / "manifest.json", manifest)

@@ -40,24 +40,24 @@ PAPER = SHARED / "paper" / "frailt.txt"
 
 def test_the_gap_is_the_way_gone_from_shallow_to_deep() -> None:
     shallow, own, deep = np.array([4.0, 8.0]), np.array([3.0, 6.0]), np.array([2.0, 4.0])
-    value, interval = gap_closed(shallow, own, deep, np.array([2, 4]))
+    value, interval = gap_closed(shallow, own, deep)
     assert value == pytest.approx(0.5)
     assert interval == pytest.approx((0.5, 0.5)), "every draw of these stories has the same gap"
-    assert gap_closed(shallow, deep, deep, np.array([2, 4]))[0] == pytest.approx(1)
-    assert gap_closed(shallow, shallow, deep, np.array([2, 4]))[0] == pytest.approx(0)
-    assert gap_closed(shallow, shallow + 1, deep, np.array([2, 4]))[0] == pytest.approx(-1 / 3)
+    assert gap_closed(shallow, deep, deep)[0] == pytest.approx(1)
+    assert gap_closed(shallow, shallow, deep)[0] == pytest.approx(0)
+    assert gap_closed(shallow, shallow + 1, deep)[0] == pytest.approx(-1 / 3)
 
 
 def test_no_gap_where_deep_is_not_better() -> None:
     losses = np.array([4.0, 8.0])
-    assert gap_closed(losses, losses, losses, np.array([2, 4])) == (None, None)
-    assert gap_closed(losses, losses, losses + 1, np.array([2, 4])) == (None, None)
+    assert gap_closed(losses, losses, losses) == (None, None)
+    assert gap_closed(losses, losses, losses + 1) == (None, None)
 
 
 def test_no_interval_where_deep_is_not_better_in_some_draws() -> None:
     """Deep wins by one story alone: a third of the draws miss it."""
     shallow, deep = np.array([4.0, 4.0, 4.0]), np.array([1.0, 4.5, 4.5])
-    value, interval = gap_closed(shallow, shallow - 0.5, deep, np.array([2, 2, 2]))
+    value, interval = gap_closed(shallow, shallow - 0.5, deep)
     assert value == pytest.approx(1.5 / 2)
     assert interval is None
 
@@ -69,9 +69,8 @@ def test_the_interval_holds_the_value_repeats_and_narrows_with_more_stories() ->
         shallow = random.uniform(150, 250, count_)
         deep = shallow - random.uniform(10, 50, count_)
         own = shallow - random.uniform(0, 40, count_)
-        tokens = np.full(count_, 100)
-        value, interval = gap_closed(shallow, own, deep, tokens)
-        assert (value, interval) == gap_closed(shallow, own, deep, tokens)
+        value, interval = gap_closed(shallow, own, deep)
+        assert (value, interval) == gap_closed(shallow, own, deep)
         assert value is not None
         assert interval is not None
         assert interval[0] < value < interval[1]
@@ -276,10 +275,9 @@ def test_the_interval_is_over_the_stories_own_tokens(made: Made, corpus: Corpus)
         runs = [token_losses(load_model(out / "runs" / run_name(name, seed)), tokens) for seed in SEEDS]
         return np.add.reduceat(np.mean(runs, axis=0), starts)
 
-    sizes = np.diff([*starts, len(tokens) - 1])
     for row in result.rows:
         if row.gap_closed is not None:
-            _, interval = gap_closed(by_story("1"), by_story(row.name), by_story("2"), sizes)
+            _, interval = gap_closed(by_story("1"), by_story(row.name), by_story("2"))
             assert row.gap_interval == (None if interval is None else pytest.approx(interval))
     assert any(row.gap_interval is not None for row in result.rows), "the test needs an interval"
 

@@ -12,9 +12,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
+    "CompareConfig": "frailt.paper.comparison",
+    "Corpus": "frailt.data.batches",
     "FraiLT": "frailt.model.frailt",
     "InputError": "frailt.errors",
     "ModelConfig": "frailt.model.frailt",
+    "OptimizerConfig": "frailt.training.config",
+    "PrepareConfig": "frailt.data.prepare",
     "Sampling": "frailt.inference.sampling",
     "Storyteller": "frailt.inference.generate",
     "Tokenizer": "frailt.data.tokenizer",
@@ -26,9 +30,13 @@ _HOMES = {
 }
 
 __all__ = [
+    "CompareConfig",
+    "Corpus",
     "FraiLT",
     "InputError",
     "ModelConfig",
+    "OptimizerConfig",
+    "PrepareConfig",
     "Sampling",
     "Storyteller",
     "Tokenizer",
@@ -40,14 +48,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from frailt.data.prepare import prepare
+    from frailt.data.batches import Corpus
+    from frailt.data.prepare import PrepareConfig, prepare
     from frailt.data.tokenizer import Tokenizer
     from frailt.errors import InputError
     from frailt.inference.generate import Storyteller, load
     from frailt.inference.sampling import Sampling
     from frailt.model.frailt import FraiLT, ModelConfig
     from frailt.paper.compare import compare
-    from frailt.training.config import TrainConfig
+    from frailt.paper.comparison import CompareConfig
+    from frailt.training.config import OptimizerConfig, TrainConfig
     from frailt.training.trainer import train
 
 

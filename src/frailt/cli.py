@@ -34,7 +34,7 @@ def train(args: list[str]) -> None:
     from frailt.training.config import TrainConfig
     from frailt.training.presets import PRESETS
     from frailt.training.progress import ProgressLine
-    from frailt.training.trainer import train
+    from frailt.training.trainer import default_folder, train
 
     @dataclass(frozen=True, kw_only=True)
     class Command:
@@ -51,9 +51,9 @@ def train(args: list[str]) -> None:
     preset = PRESETS.get(dict(pairwise(args)).get("--preset", "paper"), PRESETS["paper"])
     command = _parse(Command, "train", args, default=Command(config=preset()))
     config, corpus = command.config, _corpus(command.data)
-    if "--vocab-size" not in args:
+    if not {"--vocab-size", "--vocab_size"} & set(args):
         config = replace(config, model=replace(config.model, vocab_size=corpus.vocab_size))
-    out = command.out or Path("runs") / f"{_slug(config.model.shape)}-d{config.model.dim}"
+    out = command.out or default_folder(config)
     with ProgressLine() as line:
         result = train(config, corpus, out, resume=command.resume, report=lambda p: line(out.name, p))
     loss = f"{result.loss.nats_per_token:.4f} nats/token, {result.loss.bits_per_byte:.4f} bits/byte"
@@ -66,6 +66,7 @@ def evaluate(args: list[str]) -> None:
     from frailt.evaluation.text import encode_text
     from frailt.inference.generate import load
     from frailt.model.shape import Shape
+    from frailt.training.trainer import choose_device
 
     @dataclass(frozen=True, kw_only=True)
     class Command:
@@ -84,7 +85,7 @@ def evaluate(args: list[str]) -> None:
 
     command = _parse(Command, "evaluate", args)
     teller = load(command.model, command.tokenizer)
-    model = teller.model.to(_device(command.device))
+    model = teller.model.to(choose_device(command.device))
     tokens, size = encode_text(list(command.text), teller.tokenizer)
     loss = stream_loss(model, tokens, text_bytes=size)
     if not math.isfinite(loss.nats):
@@ -98,8 +99,14 @@ def evaluate(args: list[str]) -> None:
         "bits_per_byte": loss.bits_per_byte,
     }
     if command.passes:
-        trained = max(group.iterations for group in Shape.parse(model.config.shape).groups)
-        found["trained_passes"] = trained
+        several = {group.iterations for group in Shape.parse(model.config.shape).groups if group.iterations > 1}
+        if not several:
+            raise InputError(
+                f"{command.model} has shape {model.config.shape}: every block is passed once; leave out --passes"
+            )
+        trained = max(several)
+        # With groups of different M, no row of the table is the model as it was trained.
+        found["trained_passes"] = trained if len(several) == 1 else None
         found["passes"] = [
             {
                 "passes": p.passes,
@@ -133,6 +140,7 @@ def story(args: list[str]) -> None:
     """Tell a story."""
     from frailt.inference.generate import load
     from frailt.inference.sampling import Sampling
+    from frailt.training.trainer import choose_device
 
     @dataclass(frozen=True, kw_only=True)
     class Command:
@@ -150,7 +158,7 @@ def story(args: list[str]) -> None:
 
     command = _parse(Command, "story", args)
     teller = load(command.model or _newest_run(), command.tokenizer)
-    teller.model.to(_device(command.device))
+    teller.model.to(choose_device(command.device))
     pieces = teller.stream(command.beginning, command.sampling, iterations=_passes(command.passes))
     print(command.beginning.rstrip(" ") + next(pieces, ""), end="", flush=True)
     for piece in pieces:
@@ -300,7 +308,8 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit status."""
-    words = split_words(sys.argv[1:] if argv is None else argv)
+    # What is not text in the terminal's encoding arrives as lone surrogates, which no tokenizer can read.
+    words = [word.encode(errors="replace").decode() for word in split_words(sys.argv[1:] if argv is None else argv)]
     verb, args = (words[0], words[1:]) if words else ("--help", [])
     try:
         _run(verb, args)
@@ -356,18 +365,15 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _corpus(folder: Path | None) -> Any:
-    """The prepared data in a folder, or the embedded story world, made at first use."""
+    """The prepared data in a folder, or the embedded story world."""
     from frailt.data.batches import Corpus
 
     if folder is not None:
         return Corpus(folder)
-    from frailt.data.prepare import PrepareConfig, prepare
+    from frailt.data.prepare import embedded
 
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    count = 20_000
-    config = PrepareConfig(out=cache / "frailt" / f"story-world-{count}", world=count)
     print("no --data given: using the embedded story world", file=sys.stderr)
-    return Corpus(prepare(config, progress=sys.stderr.isatty()).folder)
+    return Corpus(embedded(progress=sys.stderr.isatty()))
 
 
 def _numbers(name: str, text: str) -> tuple[int, ...]:
@@ -390,18 +396,6 @@ def _newest_run() -> Path:
     if not found:
         raise InputError("there is no model in runs/; train one with `frailt train`, or name one with --model")
     return max(found, key=lambda path: path.stat().st_mtime).parent
-
-
-def _device(name: str) -> Any:
-    from frailt.training.trainer import choose_device
-
-    return choose_device(name)
-
-
-def _slug(shape: str) -> str:
-    from frailt.paper.comparison import run_name
-
-    return run_name(shape, 0).removesuffix("-s0")
 
 
 def _megabytes(count: int) -> str:

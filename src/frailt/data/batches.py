@@ -7,6 +7,7 @@ where it stopped with nothing to restore.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,18 @@ class TokenFile:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def windows(self, context: int) -> int:
+        """Full windows of ``context`` tokens and their successors.
+
+        Raises:
+            InputError: there is not one.
+        """
+        if len(self) <= context:
+            raise InputError(
+                f"{len(self)} training tokens are fewer than one window of {context}; add text or shorten the context"
+            )
+        return (len(self) - 1) // context
+
     def batch(self, step: int, *, batch: int, context: int, seed: int) -> Batch:
         """The windows of one training step, counted from 0.
 
@@ -49,20 +62,22 @@ class TokenFile:
         Raises:
             InputError: the file is shorter than one window.
         """
-        windows = (len(self) - 1) // context
-        if windows < 1:
-            raise InputError(
-                f"{len(self)} training tokens are fewer than one window of {context}; add text or shorten the context"
-            )
+        windows = self.windows(context)
         places = np.arange(step * batch, (step + 1) * batch)
         starts = np.empty(batch, dtype=np.int64)
         for epoch in np.unique(places // windows):
-            order = np.random.default_rng([seed, int(epoch)]).permutation(windows)
+            order = _order(seed, int(epoch), windows)
             chosen = places // windows == epoch
             starts[chosen] = order[places[chosen] % windows] * context
         rows = self.tokens[starts[:, None] + np.arange(context + 1)]
         both = torch.from_numpy(rows.astype(np.int64))
         return both[:, :-1], both[:, 1:]
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, windows: int) -> np.ndarray:
+    """The windows of an epoch in their random order; kept, since every step of the epoch asks for it."""
+    return np.random.default_rng([seed, epoch]).permutation(windows)
 
 
 def windows(tokens: np.ndarray, *, context: int, batch: int) -> Iterator[Batch]:

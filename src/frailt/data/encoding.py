@@ -51,8 +51,10 @@ def write_tokens(
             advanced()
         for side, file in files.items():
             if file.stories == 0:
-                way_out = "a larger valid_fraction or more stories" if side == "valid" else "other stories"
-                raise InputError(f"no story is left for {side}; give {way_out}")
+                way_out = "a larger valid_fraction or validation files" if side == "valid" else "other stories"
+                found = sum(other.stories for other in files.values())
+                mark = "end each story with a line <|endoftext|>"
+                raise InputError(f"of {found} stories none is left for {side}; {mark}, or give {way_out}")
         return {side: file.finish() for side, file in files.items()}
 
 

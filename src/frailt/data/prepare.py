@@ -28,6 +28,8 @@ from frailt.files import read_json, sha256, write_json
 
 FORMAT = 1
 """The version of the folder's layout and manifest."""
+EMBEDDED = 20_000
+"""Stories of the embedded story world where nothing else is asked for."""
 SAMPLE = 32 << 20
 """A new tokenizer is trained on the training stories of the first 32 MiB of text."""
 
@@ -89,7 +91,7 @@ def prepare(config: PrepareConfig, *, progress: bool = False) -> Prepared:
     It appears complete, in one step, or not at all: interrupt it and run it again at will. A story
     is never on both sides: without validation files the hash of its text decides the side, and with
     them training stories that equal a validation story are dropped. Memory does not grow with
-    the text, but for 16 bytes a validation story.
+    the text, but for a hash of each validation story.
 
     Several ``workers`` are processes, so a script calls this under ``if __name__ == "__main__"``.
 
@@ -137,6 +139,13 @@ def prepare(config: PrepareConfig, *, progress: bool = False) -> Prepared:
         }
         write_json(folder / "manifest.json", manifest)
     return Prepared(folder=config.out, manifest=manifest, fresh=True)
+
+
+def embedded(*, progress: bool = False) -> Path:
+    """The folder of the embedded story world, made at first use in the user's cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    config = PrepareConfig(out=cache / "frailt" / f"story-world-{EMBEDDED}", world=EMBEDDED)
+    return prepare(config, progress=progress).folder
 
 
 class _Source(Protocol):

@@ -55,7 +55,7 @@ def token_losses(
         )
         for x, y in windows(tokens, context=model.config.context, batch=batch)
     ]
-    return torch.cat(losses).double().cpu().numpy()
+    return torch.cat(losses).cpu().double().numpy()
 
 
 def stream_loss(

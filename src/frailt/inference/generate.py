@@ -66,6 +66,8 @@ class Storyteller:
             sampling: options; unset: the defaults of ``Sampling``.
             iterations: passes, as for ``FraiLT.forward``.
         """
+        if isinstance(prompts, str):
+            raise InputError("generate() takes a list of prompts; put the one prompt into brackets")
         streams = [_Stream(self.tokenizer, prompt) for prompt in prompts]
         for row, text in self._run(streams, sampling or Sampling(), iterations):
             streams[row].text += text

@@ -1,5 +1,6 @@
 """How the next token is chosen from the model's scores."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +29,8 @@ class Sampling:
     """Equal seeds and prompts give equal texts."""
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:  # NaN too.
-            raise InputError(f"temperature is {self.temperature}; it must not be negative")
+        if not 0 <= self.temperature < math.inf:
+            raise InputError(f"temperature is {self.temperature}; it must be at least 0 and finite")
         for name in ("top_k", "max_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -43,8 +44,8 @@ class Sampling:
 
 
 def probabilities(logits: Float[Tensor, "batch vocab"], sampling: Sampling) -> Float[Tensor, "batch vocab"]:
-    """What to draw from, in float64: rows sum to 1. With temperature 0 all weight is on the first likeliest token."""
-    logits = logits.double()
+    """What to draw from, in float64 on the CPU: rows sum to 1. With temperature 0 the first likeliest token has all."""
+    logits = logits.cpu().double()
     if sampling.temperature == 0:
         return torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
     p = (logits / sampling.temperature).softmax(1)
@@ -62,7 +63,7 @@ def probabilities(logits: Float[Tensor, "batch vocab"], sampling: Sampling) -> F
 
 def draw(p: Float[Tensor, "batch vocab"], generators: list[np.random.Generator]) -> list[int]:
     """One token a row, each by its own random numbers, so that no row's text depends on its neighbours."""
-    totals = p.cumsum(1).cpu().numpy()
+    totals = p.cumsum(1).numpy()
     return [
         int(np.searchsorted(row, random.random() * row[-1], side="right"))
         for row, random in zip(totals, generators, strict=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from frailt.configs import from_json
 from frailt.errors import InputError
-from frailt.files import read_json, replacing, write_json
+from frailt.files import read_json, write_bytes, write_json
 from frailt.model.frailt import FraiLT, ModelConfig
 
 FORMAT = "frailt-1"
@@ -21,8 +21,8 @@ FORMAT = "frailt-1"
 def save_model(model: FraiLT, folder: Path) -> None:
     """Write ``model.safetensors`` and ``config.json``, each atomically. A tied head is stored once."""
     write_json(folder / "config.json", {"format": FORMAT, **asdict(model.config)})
-    with replacing(folder / "model.safetensors") as temporary:
-        safetensors.torch.save_file(stored_weights(model), temporary)
+    # Through memory: safetensors reports a full disk as another kind of error.
+    write_bytes(folder / "model.safetensors", safetensors.torch.save(stored_weights(model)))
 
 
 def load_model(path: Path) -> FraiLT:

@@ -29,6 +29,9 @@ class IterationEncoding(nn.Module, ABC):
         self.iterations = iterations
         self.dim = dim
 
+    def reset(self) -> None:
+        """Draw what is learned afresh, for a model that starts training. Fixed kinds have nothing to draw."""
+
     @abstractmethod
     def forward(self, m: int) -> Float[Tensor, " dim"]:
         """E(m) for pass ``m``, counted from 1."""
@@ -48,7 +51,10 @@ class LearnedEncoding(IterationEncoding):
 
     def __init__(self, iterations: int, dim: int) -> None:
         super().__init__(iterations, dim)
-        self.table = nn.Parameter(torch.empty(iterations, dim).normal_(0.0, INITIAL_STD))
+        self.table = nn.Parameter(torch.zeros(iterations, dim))
+
+    def reset(self) -> None:
+        nn.init.normal_(self.table, std=INITIAL_STD)
 
     def forward(self, m: int) -> Float[Tensor, " dim"]:
         return self.table[min(m, self.iterations) - 1]

@@ -6,6 +6,7 @@
 norm and head. A standard Llama-2 style model is the same code with M = 1 everywhere and no encodings.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from frailt.errors import InputError
 from frailt.model.attention import Attention, View, rotary_angles
 from frailt.model.cache import Cache, Slot
-from frailt.model.encodings import ENCODINGS
+from frailt.model.encodings import ENCODINGS, IterationEncoding
 from frailt.model.shape import GroupShape, Shape
 
 
@@ -64,6 +65,9 @@ class ModelConfig:
             raise InputError(f"kv_heads {self.kv_heads} must divide heads {self.heads}")
         if self.feed_forward_dim < 1:
             raise InputError(f"hidden_dim is {self.hidden_dim}; it must be at least 1")
+        for name in ("rope_theta", "norm_eps"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0 and finite")
         if self.encoding not in ENCODINGS:
             raise InputError(f"encoding {self.encoding!r} is unknown; choose one of {', '.join(ENCODINGS)}")
 
@@ -162,7 +166,7 @@ class Output(NamedTuple):
     """What a forward pass gives, always."""
 
     logits: Float[Tensor, "batch time vocab"]
-    """Scores of the next token, in float32."""
+    """Scores of the next token, in float32 (under autocast, rounded to its type)."""
     cache: Cache | None
     """The cache that was given, now holding these tokens too."""
     states: list[list[Float[Tensor, "batch time dim"]]]
@@ -189,8 +193,12 @@ class FraiLT(nn.Module):
         for name, parameter in self.named_parameters():
             if name.endswith(("wo.weight", "w2.weight")):
                 nn.init.normal_(parameter, std=0.02 / (2 * config.depth) ** 0.5)
-            elif parameter.ndim == 2:
+            elif parameter.ndim == 2 and ".encoding." not in name:
                 nn.init.normal_(parameter, std=0.02)
+        # Encodings last, each as its kind says: a seed gives the same blocks with encodings of any kind and without.
+        for module in self.modules():
+            if isinstance(module, IterationEncoding):
+                module.reset()
 
     def forward(
         self,
@@ -215,12 +223,13 @@ class FraiLT(nn.Module):
         """
         time = tokens.shape[1]
         start = cache.length if cache is not None else 0
-        if start + time > self.config.context and real is None:
-            raise InputError(f"{start + time} tokens are more than the model's context of {self.config.context}")
         passes = Shape.parse(self.config.shape).passes(iterations)
         if cache is not None:
             cache.extend(tokens.shape[0], time, passes, real, tokens.device)
             real = cache.real
+        longest = start + time if real is None else int(real.sum(dim=1).max())
+        if longest > self.config.context:
+            raise InputError(f"{longest} tokens are more than the model's context of {self.config.context}")
         view = self.view(time, start, real, tokens.device)
         x = self.embedding(tokens)
         states = []

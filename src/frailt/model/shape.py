@@ -89,6 +89,11 @@ class Shape:
         return "+".join(terms)
 
     @property
+    def slug(self) -> str:
+        """A name for files that needs no quoting in a shell: ``(2)^4+1`` is ``g2x4_1``."""
+        return str(self).replace("(", "g").replace(")", "").replace("^", "x").replace("+", "_")
+
+    @property
     def blocks(self) -> int:
         """Blocks stored: what the parameters grow with."""
         return sum(group.blocks for group in self.groups)

@@ -10,8 +10,10 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import torch
 
 from frailt.data.batches import Corpus
+from frailt.data.tokenizer import Tokenizer
 from frailt.evaluation.loss import Loss, token_losses
 from frailt.files import write_json, write_text
 from frailt.model.checkpoint import load_model
@@ -23,7 +25,7 @@ from frailt.paper.published import published_loss
 from frailt.paper.report import as_json, markdown
 from frailt.training.config import TrainConfig
 from frailt.training.run_folder import provenance
-from frailt.training.trainer import Progress, measure_speed, train
+from frailt.training.trainer import Progress, choose_device, measure_speed, train
 
 RESAMPLES = 2000
 """Draws of the bootstrap over validation stories."""
@@ -63,7 +65,8 @@ def compare(
                 resume=True,
                 report=lambda progress, label=label: report(label, progress),
             )
-    stories = _StoryLosses(corpus)
+    device = choose_device(config.base.device)
+    stories = _StoryLosses(corpus, device)
     nats = {key: stories.of(folder) for key, folder in folders.items()}
     speeds = measure_speeds([config.run(name, config.seeds[0]) for name in config.shapes], corpus)
     rows = tuple(_row(config, name, speed, nats, stories) for name, speed in zip(config.shapes, speeds, strict=True))
@@ -71,7 +74,7 @@ def compare(
         config=config,
         rows=rows,
         data={"name": corpus.folder.name, **corpus.manifest},
-        provenance=provenance(),
+        provenance=provenance(device),
     )
     write_json(out / "compare.json", as_json(result))
     write_text(out / "table.md", markdown(result))
@@ -95,16 +98,17 @@ def measure_speeds(configs: list[TrainConfig], corpus: Corpus, *, rounds: int = 
 class _StoryLosses:
     """Losses of models summed over each validation story."""
 
-    def __init__(self, corpus: Corpus) -> None:
+    def __init__(self, corpus: Corpus, device: torch.device) -> None:
+        self.device = device
         self.tokens = np.asarray(corpus.valid.tokens)
         self.bytes = corpus.valid_bytes
         # Target i is token i + 1. A story's targets are its own tokens; the BOS that follows counts to the next.
-        self.story = np.cumsum(self.tokens == 1)[1:] - 1
+        self.story = np.cumsum(self.tokens == Tokenizer.bos)[1:] - 1
         self.counts = np.bincount(self.story)
 
     def of(self, folder: Path) -> np.ndarray:
         """Nats of each story under the model in ``folder``."""
-        return np.bincount(self.story, weights=token_losses(load_model(folder), self.tokens))
+        return np.bincount(self.story, weights=token_losses(load_model(folder).to(self.device), self.tokens))
 
     def loss(self, nats: np.ndarray) -> Loss:
         return Loss(nats=float(nats.sum()), tokens=int(self.counts.sum()), bytes=self.bytes)
@@ -123,7 +127,7 @@ def _row(
     gap = interval = paper_gap = None
     if not shape.standard and shallow and deep:
         means = {key: np.stack([nats[key, seed] for seed in config.seeds]).mean(0) for key in (shallow, name, deep)}
-        gap, interval = gap_closed(means[shallow], means[name], means[deep], stories.counts)
+        gap, interval = gap_closed(means[shallow], means[name], means[deep])
     if not shape.standard and model.encoding == "learned":
         paper_gap = published_gap(model.dim, shape)
     return Row(
@@ -143,13 +147,12 @@ def _find(config: CompareConfig, shape: str) -> str | None:
 
 
 def gap_closed(
-    shallow: np.ndarray, own: np.ndarray, deep: np.ndarray, tokens: np.ndarray
+    shallow: np.ndarray, own: np.ndarray, deep: np.ndarray
 ) -> tuple[float | None, tuple[float, float] | None]:
     """Which part of the way from a shallow to a deep standard model a FraiLT model goes, with a 95% interval.
 
     Args:
         shallow, own, deep: nats of each validation story under each model.
-        tokens: targets of each story.
 
     Returns:
         ``(shallow - own) / (shallow - deep)`` in mean loss, and its percentiles 2.5 and 97.5 when stories are drawn
@@ -159,9 +162,12 @@ def gap_closed(
     if deep.sum() >= shallow.sum():
         return None, None
     value = float((shallow.sum() - own.sum()) / (shallow.sum() - deep.sum()))
-    weights = np.random.default_rng(0).multinomial(len(tokens), np.full(len(tokens), 1 / len(tokens)), RESAMPLES)
-    # The three models share their tokens, so the mean loss's denominator cancels.
-    top, bottom = weights @ (shallow - own), weights @ (shallow - deep)
+    random, draws = np.random.default_rng(0), []
+    for _ in range(RESAMPLES):
+        weights = random.multinomial(len(own), np.full(len(own), 1 / len(own)))
+        # The three models share their tokens, so the mean loss's denominator cancels.
+        draws.append((weights @ (shallow - own), weights @ (shallow - deep)))
+    top, bottom = np.array(draws).T
     if (bottom <= 0).any():
         return value, None
     low, high = np.percentile(top / bottom, [2.5, 97.5])

@@ -88,5 +88,5 @@ class Comparison:
 
 def run_name(name: str, seed: int) -> str:
     """A folder name for a model and seed that needs no quoting in a shell: ``(2)^4:none`` is ``g2x4-none-s0``."""
-    plain = name.replace("(", "g").replace(")", "").replace("^", "x").replace("+", "_").replace(":", "-")
-    return f"{plain}-s{seed}"
+    shape, _, encoding = name.partition(":")
+    return "-".join(filter(None, (Shape.parse(shape).slug, encoding, f"s{seed}")))

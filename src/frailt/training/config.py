@@ -1,5 +1,6 @@
 """What a training run is: one frozen config, and presets as functions."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -26,13 +27,13 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         for name in ("lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0 and finite")
         for name in ("beta1", "beta2", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
-        if self.weight_decay < 0:
-            raise InputError(f"weight_decay is {self.weight_decay}; it must not be negative")
+        if not 0 <= self.weight_decay < math.inf:
+            raise InputError(f"weight_decay is {self.weight_decay}; it must be at least 0 and finite")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,9 +69,11 @@ class TrainConfig:
     """Time between saved states, from which --resume goes on."""
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "batch", "accumulate", "evaluations", "eval_tokens"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name, least in (("tokens", 1), ("batch", 1), ("accumulate", 1), ("evaluations", 1), ("eval_tokens", 2)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        if not 0 <= self.checkpoint_seconds < math.inf:
+            raise InputError(f"checkpoint_seconds is {self.checkpoint_seconds}; it must be at least 0 and finite")
         if self.batch % self.accumulate:
             raise InputError(f"accumulate {self.accumulate} must divide batch {self.batch}")
         if not 0 <= self.seed < 2**31:

@@ -2,7 +2,6 @@
 
 import time
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
@@ -28,7 +27,7 @@ class ProgressLine:
         self.name: str | None = None
         self.logged = time.monotonic()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "ProgressLine":
         self.bar.start()
         return self
 

@@ -13,10 +13,12 @@ resume.pt            state to go on from; deleted when the run is complete
 
 import dataclasses
 import fcntl
+import io
 import json
 import pickle
 import platform
 import subprocess
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ import torch
 from frailt.configs import from_json
 from frailt.data.batches import Corpus
 from frailt.errors import InputError
-from frailt.files import read_json, replacing, write_json, write_text
+from frailt.files import read_json, write_bytes, write_json, write_text
 from frailt.training.config import TrainConfig
 
 
@@ -41,7 +43,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def start(self, config: TrainConfig, corpus: Corpus, *, resume: bool) -> None:
+    def start(self, config: TrainConfig, corpus: Corpus, device: torch.device, *, resume: bool) -> None:
         """Make the folder, or check that it holds this same run.
 
         Raises:
@@ -50,7 +52,7 @@ class RunFolder:
         record = {
             "config": dataclasses.asdict(config),
             "data": {"name": corpus.folder.name, **corpus.digest},
-            **provenance(),
+            **provenance(device),
         }
         if (self.path / "run.json").exists():
             if not resume:
@@ -61,7 +63,8 @@ class RunFolder:
             if {**stored["data"], "name": ""} != {**record["data"], "name": ""}:
                 raise InputError(f"{self.path} was trained on other data; use that data or another --out")
         else:
-            if self.path.exists() and any(self.path.iterdir()):
+            # Hidden files may be what a kill left of a write.
+            if self.path.exists() and any(not path.name.startswith(".") for path in self.path.iterdir()):
                 raise InputError(f"{self.path} holds other files and no run; choose another --out")
             write_json(self.path / "run.json", record)
         self._hold()
@@ -100,12 +103,17 @@ class RunFolder:
         if not path.exists():
             return []
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        try:
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path} is damaged ({error}); train into another --out") from None
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Store what ``--resume`` needs, atomically."""
-        with replacing(self.path / "resume.pt") as temporary:
-            torch.save(state, temporary)
+        # Through memory: torch reports a full disk as another kind of error.
+        data = io.BytesIO()
+        torch.save(state, data)
+        write_bytes(self.path / "resume.pt", data.getvalue())
 
     def load_state(self) -> dict[str, Any] | None:
         """The last stored state, with the metrics cut back to it; ``None`` if the run has not saved one.
@@ -118,8 +126,13 @@ class RunFolder:
             write_text(self.path / "metrics.jsonl", "")
             return None
         try:
+            with zipfile.ZipFile(path) as archive:
+                if broken := archive.testzip():  # torch does not look at the checksums.
+                    raise zipfile.BadZipFile(broken)
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+            if state.keys() != {"step", "model", "optimizer"}:
+                raise KeyError("model")
+        except (zipfile.BadZipFile, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, LookupError) as error:
             raise InputError(
                 f"{path} is damaged ({type(error).__name__}); delete it to train this run from its start"
             ) from None
@@ -138,29 +151,34 @@ class RunFolder:
         return lines[-1] if lines and lines[-1].get("final") else None
 
 
-def provenance() -> dict[str, Any]:
+def provenance(device: torch.device) -> dict[str, Any]:
     """Versions, code and machine that a result came from."""
-    here = Path(__file__).parent
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        cwd=here,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     return {
         "frailt": version("frailt"),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
-        "commit": git.stdout.strip() or None,
-        "machine": machine(),
+        "commit": commit(),
+        "device": device.type,
+        "machine": machine(device),
     }
 
 
-def machine() -> str:
-    """Processor and cores, or the GPU's name."""
-    if torch.cuda.is_available():
+def commit() -> str | None:
+    """The git commit of this code; ``None`` where it is installed without its repository, or there is no git."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def machine(device: torch.device) -> str:
+    """Processor and threads, or the GPU's name."""
+    if device.type == "cuda":
         return torch.cuda.get_device_name()
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")

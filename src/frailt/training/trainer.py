@@ -1,6 +1,8 @@
 """The training loop."""
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,16 +16,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frailt.data.batches import Corpus
+from frailt.data.prepare import embedded
 from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
 from frailt.evaluation.loss import Loss, stream_loss
 from frailt.model.checkpoint import put_weights, save_model, stored_weights
 from frailt.model.frailt import Block, FraiLT
+from frailt.model.shape import Shape
 from frailt.training.config import TrainConfig
 from frailt.training.figures import draw_losses
 from frailt.training.optimization import learning_rate, make_optimizer
 from frailt.training.run_folder import RunFolder
 
+DRAW_SECONDS = 30.0
+"""Least time between pictures of the loss while a run goes on."""
 LOG_EVERY = 10
 """Steps between metrics lines; also how often the loss is fetched from the device and checked."""
 
@@ -59,7 +65,12 @@ class TrainResult:
 
 
 def train(
-    config: TrainConfig, corpus: Corpus, out: Path, *, resume: bool = False, report: Reporter = lambda _: None
+    config: TrainConfig,
+    corpus: Corpus | None = None,
+    out: Path | None = None,
+    *,
+    resume: bool = False,
+    report: Reporter = lambda _: None,
 ) -> TrainResult:
     """Train a model into a run folder.
 
@@ -68,8 +79,8 @@ def train(
 
     Args:
         config: what to train.
-        corpus: prepared data; its vocabulary must be the model's.
-        out: the run folder (see ``run_folder.py``).
+        corpus: prepared data; its vocabulary must be the model's. Unset: the embedded story world.
+        out: the run folder (see ``run_folder.py``); unset: ``default_folder(config)``.
         resume: go on with the run in ``out`` if there is one.
         report: called each ten steps.
 
@@ -78,24 +89,55 @@ def train(
             loss is no longer finite (the last good state is kept).
         OSError: the disk is full; the last good state is kept.
     """
+    corpus = corpus or Corpus(embedded())
+    out = out or default_folder(config)
     if corpus.vocab_size != config.model.vocab_size:
         raise InputError(
             f"the model has vocab_size {config.model.vocab_size}, the tokenizer of {corpus.folder} has "
             f"{corpus.vocab_size}; set vocab_size to {corpus.vocab_size}"
         )
-    device = choose_device(config.device)
+    corpus.train.windows(config.model.context)  # Too few tokens are refused before there is a folder.
+    training = _Training(config, corpus, choose_device(config.device))
     run = RunFolder(out)
-    run.start(config, corpus, resume=resume)
+    run.start(config, corpus, training.device, resume=resume)
     try:
         if run.result is None:
             Tokenizer.load(corpus.folder).save(out / "tokenizer.json")
-            training = _Training(config, corpus, device)
             training.restore(run)
-            training.loop(run, report)
-            run.finish()
+            with _Interrupt() as interrupt:
+                training.loop(run, report, interrupt)
+        run.finish()
         return _result(run, corpus)
     finally:
         run.release()
+
+
+def default_folder(config: TrainConfig) -> Path:
+    """``runs/`` in the working folder, and a name from shape and width."""
+    return Path("runs") / f"{Shape.parse(config.model.shape).slug}-d{config.model.dim}"
+
+
+class _Interrupt:
+    """Ctrl-C as a flag, so that it ends a run between two steps and not within one. A second one ends it at once."""
+
+    def __enter__(self) -> "_Interrupt":
+        self.came = False
+        # Signals reach the main thread only; elsewhere there is no Ctrl-C to wait for.
+        self.handled = threading.current_thread() is threading.main_thread()
+        if self.handled:
+            self.before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def _note(self, *_: Any) -> None:
+        if self.came:
+            raise KeyboardInterrupt
+        self.came = True
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        if self.handled:
+            signal.signal(signal.SIGINT, self.before)
+        if self.came and kind is None:
+            raise KeyboardInterrupt
 
 
 class _Training:
@@ -107,6 +149,7 @@ class _Training:
         self.model = FraiLT(config.model).to(device)
         self.optimizer = make_optimizer(self.model, config.optimizer)
         self.step = 0
+        self.drawn = time.monotonic()
         if config.compile:
             compile_blocks(self.model)
 
@@ -118,55 +161,54 @@ class _Training:
             self.optimizer.load_state_dict(state["optimizer"])
             self.step = state["step"]
 
-    def loop(self, run: RunFolder, report: Reporter) -> None:
-        """Train to the end of the budget."""
+    def loop(self, run: RunFolder, report: Reporter, interrupt: "_Interrupt") -> None:
+        """Train to the end of the budget, or to the end of the step in which Ctrl-C came."""
         config = self.config
         validate_at = {round(config.steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
         valid_loss = next((m["valid_loss"] for m in reversed(run.metrics()) if "valid_loss" in m), None)
         saved, speeds = time.monotonic(), list[float]()
         since, losses = time.perf_counter(), list[Tensor]()
         good = self.step
-        try:
-            while self.step < config.steps:
-                losses.append(self.train_step())
-                self.step += 1
-                last = self.step == config.steps
-                if self.step % LOG_EVERY == 0 or last or self.step in validate_at:
-                    loss = torch.stack(losses).mean().item()
-                    speeds.append(len(losses) * config.tokens_per_step / (time.perf_counter() - since))
-                    if not math.isfinite(loss):
-                        raise InputError(
-                            f"the loss is {loss} at step {self.step}; the state of step {good} is kept. "
-                            f"Lower lr (now {config.optimizer.lr:g}) or lengthen warmup, into another --out"
-                        )
-                    run.log(
-                        step=self.step,
-                        tokens=self.step * config.tokens_per_step,
-                        loss=loss,
-                        lr=learning_rate(self.step - 1, config.steps, config.optimizer),
-                        tokens_per_second=round(speeds[-1]),
-                    )
-                    pace = float(np.median(speeds[-50:]))
-                    report(
-                        Progress(
-                            step=self.step,
-                            steps=config.steps,
-                            loss=loss,
-                            tokens_per_second=pace,
-                            seconds_left=(config.steps - self.step) * config.tokens_per_step / pace,
-                            valid_loss=valid_loss,
-                        )
-                    )
-                    if self.step in validate_at:
-                        valid_loss = self.validate(run, last)
-                    if last or time.monotonic() - saved > config.checkpoint_seconds:
-                        self.save(run)
-                        good, saved = self.step, time.monotonic()
-                    since, losses = time.perf_counter(), []
-        except KeyboardInterrupt:
-            if good < self.step and all(torch.isfinite(p).all() for p in self.model.parameters()):
+        while self.step < config.steps:
+            losses.append(self.train_step())
+            self.step += 1
+            last = self.step == config.steps
+            if not (last or interrupt.came or self.step % LOG_EVERY == 0 or self.step in validate_at):
+                continue
+            loss = torch.stack(losses).mean().item()
+            speeds.append(len(losses) * config.tokens_per_step / (time.perf_counter() - since))
+            # The loss is that of the weights before the step, so the new ones are looked at too.
+            if not (math.isfinite(loss) and all(bool(p.isfinite().all()) for p in self.model.parameters())):
+                raise InputError(
+                    f"the loss is {loss} at step {self.step} and training has diverged; the state of step {good} is "
+                    f"kept. Lower lr (now {config.optimizer.lr:g}) or lengthen warmup, into another --out"
+                )
+            run.log(
+                step=self.step,
+                tokens=self.step * config.tokens_per_step,
+                loss=loss,
+                lr=learning_rate(self.step - 1, config.steps, config.optimizer),
+                tokens_per_second=round(speeds[-1]),
+            )
+            pace = float(np.median(speeds[-50:]))
+            report(
+                Progress(
+                    step=self.step,
+                    steps=config.steps,
+                    loss=loss,
+                    tokens_per_second=pace,
+                    seconds_left=(config.steps - self.step) * config.tokens_per_step / pace,
+                    valid_loss=valid_loss,
+                )
+            )
+            if self.step in validate_at:
+                valid_loss = self.validate(run, last)
+            if not last and (interrupt.came or time.monotonic() - saved > config.checkpoint_seconds):
                 self.save(run)
-            raise
+                good, saved = self.step, time.monotonic()
+                if interrupt.came:
+                    raise KeyboardInterrupt
+            since, losses = time.perf_counter(), []
 
     def train_step(self) -> Tensor:
         """One optimizer step; the mean loss of its batch, still on the device."""
@@ -209,11 +251,10 @@ class _Training:
             valid_loss=loss.nats_per_token,
             **({"nats": loss.nats, "targets": loss.tokens, "final": True} if last else {}),
         )
-        draw_losses(
-            run.metrics(),
-            run.path / "loss.png",
-            title=f"{self.config.model.shape}, width {self.config.model.dim}",
-        )
+        if last or time.monotonic() - self.drawn > DRAW_SECONDS:
+            title = f"{self.config.model.shape}, width {self.config.model.dim}"
+            draw_losses(run.metrics(), run.path / "loss.png", title=title)
+            self.drawn = time.monotonic()
         return loss.nats_per_token
 
     def save(self, run: RunFolder) -> None:
