@@ -352,8 +352,8 @@ def test_evaluate_with_passes_has_twice_as_many_as_trained(run: Run, home: Path)
 
 def test_story_tells_what_the_python_api_tells(run: Run, home: Path) -> None:
     teller = frailt.load("runs/mine")
-    options = ("--max-tokens", "20", "--seed", "4", "--temperature", "0.9")
-    sampling = frailt.Sampling(max_tokens=20, seed=4, temperature=0.9)
+    options = ("--max-tokens", "20", "--seed", "7", "--temperature", "0.9")
+    sampling = frailt.Sampling(max_tokens=20, seed=7, temperature=0.9)
     status, out, err = run("story", "One day ", "--model", "runs/mine", *options)
     assert (status, err) == (0, "")
     assert out == "One day" + teller.generate(["One day"], sampling)[0] + "\n"
