@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # The demo: models, training tokens of each, and where to put them. About three minutes on two cores.
 DEMO := demo
 DEMO_SHAPES ?= 1,1^8,8
-DEMO_TOKENS ?= 700k
+DEMO_TOKENS ?= 1M
 # A text file, or several in quotes, to use in place of the embedded story world.
 FRAILT_DATA ?=
 DEMO_NAME := $(if $(FRAILT_DATA),$(notdir $(firstword $(FRAILT_DATA))),story-world)
@@ -20,7 +20,7 @@ demo: $(VENV)/.installed
 	@echo "== 1 of 3: stories to tokens ($(DEMO_NAME))"
 	$(BIN)/frailt prepare $(DEMO_SOURCE) --out $(DEMO)/data-$(DEMO_NAME)
 	@echo "== 2 of 3: training $(DEMO_SHAPES) with $(DEMO_TOKENS) tokens each; models trained before are kept"
-	$(BIN)/frailt compare --shapes "$(DEMO_SHAPES)" --tokens $(DEMO_TOKENS) --context 128 --batch 16 \
+	$(BIN)/frailt compare --shapes "$(DEMO_SHAPES)" --tokens $(DEMO_TOKENS) --context 128 --batch 8 \
 		--data $(DEMO)/data-$(DEMO_NAME) --out $(DEMO_OUT)
 	@echo "== 3 of 3: a story by the 1^8 model, one block passed eight times"
 	$(BIN)/frailt story "Once upon a time" --model $(DEMO_OUT)/runs/1x8-s0 --temperature 0.7

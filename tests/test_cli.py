@@ -196,7 +196,7 @@ def test_options_may_be_written_with_an_equals_sign(run: Run, home: Path, tmp_pa
     assert run(*words.split(), "--context=32", "--vocab-size=300")[0] == 0
     config = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
     assert (config["tokens"], config["eval_tokens"]) == (100, 2000)
-    assert (config["batch"], config["evaluations"], config["model"]["shape"]) == (16, 5, "1^8"), "the preset's"
+    assert (config["batch"], config["evaluations"], config["model"]["shape"]) == (8, 5, "1^8"), "the preset's"
     sizes = frailt.load(tmp_path / "run").model.config
     assert (sizes.key_value_heads, sizes.feed_forward_dim) == (2, 44), "not those of width 64 and 8 heads"
 

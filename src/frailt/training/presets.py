@@ -29,9 +29,9 @@ def llama2c() -> TrainConfig:
 
 
 def demo() -> TrainConfig:
-    """About a minute on two cores, with the short stories of the embedded corpus."""
+    """About a minute on two cores, with the embedded story world."""
     base = paper(dim=64, shape="1^8")
-    return replace(base, model=replace(base.model, context=128), tokens=700_000, batch=16, evaluations=5)
+    return replace(base, model=replace(base.model, context=128), tokens=1_000_000, batch=8, evaluations=5)
 
 
 PRESETS = {"paper": paper, "llama2c": llama2c, "demo": demo}
