@@ -3,9 +3,10 @@
 import dataclasses
 from typing import Any
 
+from frailt.model.shape import Shape
 from frailt.paper.comparison import Comparison
 
-HEADERS = ("shape", "parameters", "MFLOPs", "loss", "bits/byte", "gap closed", "paper", "tokens/s")
+HEADERS = ("shape", "depth", "params", "MFLOPs", "loss", "bits/byte", "gap closed", "paper", "tok/s")
 
 
 def cells(result: Comparison) -> list[tuple[str, ...]]:
@@ -14,10 +15,11 @@ def cells(result: Comparison) -> list[tuple[str, ...]]:
     for row in result.rows:
         gap = "" if row.gap_closed is None else f"{row.gap_closed:.0%}"
         if row.gap_interval is not None:
-            gap += f" ({100 * row.gap_interval[0]:.0f} to {100 * row.gap_interval[1]:.0f})"
+            gap += f" [{100 * row.gap_interval[0]:.0f}, {100 * row.gap_interval[1]:.0f}]"
         table.append(
             (
                 row.name,
+                str(Shape.parse(row.shape).depth),
                 f"{row.counts.parameters:,}",
                 f"{row.counts.flops / 1e6:.2f}",
                 f"{row.loss:.3f}",
@@ -42,12 +44,12 @@ def caption(result: Comparison) -> str:
     return (
         f"Width {base.model.dim}, context {base.model.context}, vocabulary {base.model.vocab_size}. "
         f"Each model: {tokens:,} training tokens in {base.steps:,} steps of {base.tokens_per_step:,}, peak rate "
-        f"{base.optimizer.lr:g}, {base.precision}, seed {seeds}. MFLOPs: of a forward pass, "
-        f"per token. Loss in nats per token{means}, over "
+        f"{base.optimizer.lr:g}, {base.precision}, seed {seeds}. Depth: blocks times "
+        f"passes. MFLOPs: of a forward pass, per token. Loss in nats per token{means}, over "
         f"{result.rows[0].losses[0].tokens:,} tokens of {data['valid']['stories']:,} held-out stories. Gap closed: "
         "(loss of the shallow standard model - loss) / (loss of the shallow - loss of the deep one), with its 95% "
         "interval over stories; paper: the same from its tables 2 and 3. "
-        "Tokens/s: training, measured in turn; only their ratios count."
+        "tok/s: training, measured in turn; only their ratios count."
     )
 
 
