@@ -408,5 +408,6 @@ def test_a_seed_gives_the_same_blocks_with_any_encodings() -> None:
 
 
 def test_fresh_learned_encodings_have_their_own_size() -> None:
-    table = FraiLT(ModelConfig(shape="1^8", dim=512)).groups[0].blocks[0].encoding.table
+    weights = FraiLT(ModelConfig(shape="1^8", dim=512)).state_dict()
+    table = weights["groups.0.blocks.0.encoding.table"]
     assert table.std().item() == pytest.approx(0.02, rel=0.1)

@@ -161,6 +161,9 @@ def test_ctrl_c_ends_between_steps_and_is_resumed_exactly(
         report = interrupting("report", 1, interrupting("last report", 2, lambda _: None))
         with pytest.raises(KeyboardInterrupt):
             train(config, corpus, tmp_path / "run", report=report)
+    if where != "last report":
+        state = torch.load(tmp_path / "run" / "resume.pt", weights_only=True)
+        assert state["step"] == {"forward": 7, "update": 7, "report": 10}[where]
     train(config, corpus, tmp_path / "run", resume=True)
     assert same(tmp_path / "whole", tmp_path / "run")
     assert not (tmp_path / "run" / "resume.pt").exists()
@@ -195,7 +198,7 @@ def test_a_full_disk_keeps_the_last_state(corpus: Corpus, tmp_path: Path) -> Non
 
     try:
         with pytest.raises(OSError, match="File too large"):
-            train(TINY, corpus, tmp_path / "run", report=fill)
+            train(replace(TINY, tokens=2 * TINY.tokens), corpus, tmp_path / "run", report=fill)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert torch.load(tmp_path / "run" / "resume.pt", weights_only=True)["step"] == 10
