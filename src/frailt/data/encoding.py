@@ -53,8 +53,8 @@ def write_tokens(
             if file.stories == 0:
                 way_out = "a larger valid_fraction or validation files" if side == "valid" else "other stories"
                 found = sum(other.stories for other in files.values())
-                mark = "end each story with a line <|endoftext|>"
-                raise InputError(f"of {found} stories none is left for {side}; {mark}, or give {way_out}")
+                mark = "end each story with a line <|endoftext|>, or " if found == 1 else ""
+                raise InputError(f"of {found} stories none is left for {side}; {mark}give {way_out}")
         return {side: file.finish() for side, file in files.items()}
 
 

@@ -179,9 +179,10 @@ class _Training:
             speeds.append(len(losses) * config.tokens_per_step / (time.perf_counter() - since))
             # The loss is that of the weights before the step, so the new ones are looked at too.
             if not (math.isfinite(loss) and all(bool(p.isfinite().all()) for p in self.model.parameters())):
+                kept = f"the state of step {good} is kept" if good else "no state was saved before"
                 raise InputError(
-                    f"the loss is {loss} at step {self.step} and training has diverged; the state of step {good} is "
-                    f"kept. Lower lr (now {config.optimizer.lr:g}) or lengthen warmup, into another --out"
+                    f"the loss is {loss} at step {self.step} and training has diverged; {kept}. "
+                    f"Lower lr (now {config.optimizer.lr:g}) or lengthen warmup, into another --out"
                 )
             run.log(
                 step=self.step,
