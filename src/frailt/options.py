@@ -1,10 +1,12 @@
-"""What may be written after a command: tyro's options from dataclasses, and its complaints as one line each."""
+"""What commands have in common: options by tyro from dataclasses, its complaints as one line each, tables of text."""
 
 import io
 import re
 import sys
+from collections.abc import Sequence
 from contextlib import redirect_stderr
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import tyro
@@ -81,3 +83,39 @@ def _plain_counts(args: list[str]) -> list[str]:
         if flag in ("--tokens", "--eval-tokens", "--eval_tokens") and match:
             plain[i + 1] = str(round(float(match[1]) * units[match[2]]))
     return plain
+
+
+def numbers(name: str, text: str) -> tuple[int, ...]:
+    """Whole numbers joined by commas."""
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise InputError(f"{name} {text!r} are not whole numbers joined by commas") from None
+
+
+def corpus_in(folder: Path | None) -> Any:
+    """The prepared data in a folder, or the embedded story world."""
+    from frailt.data.batches import Corpus
+
+    if folder is not None:
+        return Corpus(folder)
+    from frailt.data.prepare import embedded
+
+    print("no --data given: using the embedded story world", file=sys.stderr)
+    return Corpus(embedded(progress=sys.stderr.isatty()))
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns of plain text, the first to the left: nothing is cut off, however narrow the terminal."""
+    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (headers, *rows)
+    )
+
+
+def megabytes(count: int) -> str:
+    """A number of bytes for a person."""
+    return f"{count / 1e6:.2f} MB"

@@ -7,11 +7,17 @@ through Numba for the processor at hand, once; later runs read it from a cache o
 """
 
 import math
+import os
 from typing import Any
 
-import numba
 import numpy as np
 import torch
+
+# Numba starts as many threads as it is told at its import, and those without work spin: two runs of one thread each,
+# side by side on two cores, would take three times as long as one.
+os.environ.setdefault("NUMBA_NUM_THREADS", str(torch.get_num_threads()))
+
+import numba
 from jaxtyping import Float
 from llvmlite import ir
 from numba import types

@@ -1,0 +1,75 @@
+"""Train models side by side, and show what the passes are worth."""
+
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from frailt.options import corpus_in, numbers, parse, table
+
+
+def run(args: list[str]) -> None:
+    from frailt.model.frailt import ModelConfig
+    from frailt.paper.compare import compare
+    from frailt.paper.comparison import CompareConfig
+    from frailt.paper.report import HEADERS, caption, cells
+    from frailt.training.config import OptimizerConfig, TrainConfig
+    from frailt.training.progress import ProgressLine
+
+    @dataclass(frozen=True, kw_only=True)
+    class Command:
+        shapes: str = "1,1^8,8"
+        """Models, joined by commas. An encoding may follow a colon: 1^8:none, 1^8:sinusoidal."""
+        dim: int = 64
+        """Width of every model."""
+        tokens: int = 4_000_000
+        """Training budget of every model."""
+        seeds: str = "0"
+        """Seeds, joined by commas; every model is trained with each."""
+        data: Path | None = None
+        """Folder made by `frailt prepare`; unset: the embedded story world."""
+        out: Path | None = None
+        """Folder for runs, table and figure; unset: runs/compare and the width."""
+        lr: float = OptimizerConfig().lr
+        """Peak learning rate."""
+        batch: int = TrainConfig().batch
+        """Sequences in one step."""
+        context: int = 512
+        """Longest sequence, in tokens."""
+        heads: int = 8
+        """Attention heads."""
+        kv_heads: int | None = None
+        """Key and value heads; unset: as many as heads."""
+        precision: Literal["float32", "bfloat16"] = "float32"
+        """Of matrix products."""
+        compile: bool = False
+        """Compile the block with torch.compile."""
+        device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+        """Where to compute."""
+
+    command = parse(Command, "compare", args, __doc__)
+    corpus = corpus_in(command.data)
+    base = TrainConfig(
+        model=ModelConfig(
+            dim=command.dim,
+            heads=command.heads,
+            kv_heads=command.kv_heads,
+            context=command.context,
+            vocab_size=corpus.vocab_size,
+        ),
+        optimizer=OptimizerConfig(lr=command.lr),
+        tokens=command.tokens,
+        batch=command.batch,
+        precision=command.precision,
+        compile=command.compile,
+        device=command.device,
+    )
+    seeds = numbers("seeds", command.seeds)
+    shapes = tuple(command.shapes.replace(" ", "").split(","))
+    config = CompareConfig(shapes=shapes, seeds=seeds, base=base)
+    out = command.out or Path("runs") / f"compare-d{command.dim}"
+    with ProgressLine() as line:
+        result = compare(config, corpus, out, report=line)
+    print(table(HEADERS, cells(result)))
+    print(textwrap.fill(caption(result), 80))
+    print(f"Figure: {out / 'compare.png'}   Table: {out / 'table.md'}   All figures: {out / 'compare.json'}")

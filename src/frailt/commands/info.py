@@ -1,0 +1,35 @@
+"""Describe a model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from frailt.options import Words, megabytes, parse
+
+
+def run(args: list[str]) -> None:
+    from frailt.files import read_json
+    from frailt.model.checkpoint import load_model
+    from frailt.model.counts import count
+    from frailt.training.run_folder import RunFolder
+
+    @dataclass(frozen=True, kw_only=True)
+    class Command:
+        model: Words[Path]
+        """Run folder, saved model, or llama2.c .bin."""
+
+    command = parse(Command, "info", args, __doc__)
+    config = load_model(command.model).config
+    counts = count(config)
+    print(f"shape {config.shape}: effective depth {config.depth}, width {config.dim}, {config.heads} heads")
+    print(f"encoding {config.encoding}, vocabulary {config.vocab_size}, context {config.context}")
+    print(f"{counts.parameters:,} parameters ({megabytes(counts.weight_bytes)} in float32)")
+    print(f"{counts.flops / 1e6:.2f} MFLOPs per token, cache {megabytes(counts.cache_bytes)} at full context")
+    if (command.model / "run.json").is_file():
+        record = read_json(command.model / "run.json")
+        result = RunFolder(command.model).result
+        state = (
+            f"validation loss {result['valid_loss']:.4f} after {result['tokens']:,} tokens"
+            if result
+            else "not complete"
+        )
+        print(f"trained on {record['data']['name']}, seed {record['config']['seed']}: {state}")

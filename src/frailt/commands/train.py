@@ -1,0 +1,38 @@
+"""Train one model into a run folder."""
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+from frailt.options import corpus_in, parse
+
+
+def run(args: list[str]) -> None:
+    from frailt.training.config import TrainConfig
+    from frailt.training.presets import PRESETS
+    from frailt.training.progress import ProgressLine
+    from frailt.training.trainer import default_folder, train
+
+    @dataclass(frozen=True, kw_only=True)
+    class Command:
+        config: TrainConfig
+        preset: Literal["paper", "llama2c", "demo"] = "paper"
+        """Where the other options start from: a cell of the paper, llama2.c's recipe, or a minute's try."""
+        data: Path | None = None
+        """Folder made by `frailt prepare`; unset: the embedded story world."""
+        out: Path | None = None
+        """Run folder; unset: runs/ and a name from shape and width."""
+        resume: bool = False
+        """Go on with the run in the folder, if there is one."""
+
+    preset = PRESETS.get(dict(pairwise(args)).get("--preset", "paper"), PRESETS["paper"])
+    command = parse(Command, "train", args, __doc__, default=Command(config=preset()))
+    config, corpus = command.config, corpus_in(command.data)
+    if not {"--vocab-size", "--vocab_size"} & set(args):
+        config = replace(config, model=replace(config.model, vocab_size=corpus.vocab_size))
+    out = command.out or default_folder(config)
+    with ProgressLine() as line:
+        result = train(config, corpus, out, resume=command.resume, report=lambda p: line(out.name, p))
+    loss = f"{result.loss.nats_per_token:.4f} nats/token, {result.loss.bits_per_byte:.4f} bits/byte"
+    print(f"{out}: validation loss {loss} after {result.tokens:,} tokens; loss curve in {out / 'loss.png'}")
