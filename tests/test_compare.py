@@ -21,8 +21,9 @@ from frailt.model.checkpoint import load_model
 from frailt.model.counts import count
 from frailt.model.frailt import FraiLT, ModelConfig
 from frailt.model.shape import Shape
-from frailt.paper.compare import compare, gap_closed, published_gap
+from frailt.paper.compare import compare
 from frailt.paper.comparison import CompareConfig, Comparison, run_name
+from frailt.paper.gap import gap_closed, published_gap
 from frailt.paper.plan import Twin, plan
 from frailt.paper.published import TABLE_2, TABLE_3, published_loss
 from frailt.paper.report import HEADERS, cells

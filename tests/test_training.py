@@ -78,6 +78,7 @@ def test_a_run_folder_holds_everything(corpus: Corpus, tmp_path: Path) -> None:
         "model.safetensors",
         "tokenizer.json",
         "loss.png",
+        ".lock",
     }
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["data"]["train"] == corpus.digest["train"]

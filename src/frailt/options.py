@@ -76,13 +76,19 @@ _RULE = re.compile(r"[╭╰].*| *[─-]{9,} *")
 
 def _plain_counts(args: list[str]) -> list[str]:
     """Token counts like 4M or 250k as plain numbers."""
-    units = {"k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
     plain = list(args)
     for i, (flag, value) in enumerate(pairwise(args)):
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmb])", value.lower())
-        if flag in ("--tokens", "--eval-tokens", "--eval_tokens") and match:
-            plain[i + 1] = str(round(float(match[1]) * units[match[2]]))
+        if flag in ("--tokens", "--eval-tokens", "--eval_tokens") and (count := token_count(value)) is not None:
+            plain[i + 1] = str(count)
     return plain
+
+
+def token_count(text: str) -> int | None:
+    """A count like 4M, 250k or 1000; ``None`` where the text is something else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmb]?)", text.lower())
+    if match is None or (not match[2] and "." in match[1]):
+        return None
+    return round(float(match[1]) * {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}[match[2]])
 
 
 def numbers(name: str, text: str) -> tuple[int, ...]:

@@ -10,25 +10,18 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-import torch
 
 from frailt.data.batches import Corpus
-from frailt.data.tokenizer import Tokenizer
-from frailt.evaluation.loss import Loss, token_losses
 from frailt.files import write_json, write_text
-from frailt.model.checkpoint import load_model
 from frailt.model.counts import count
 from frailt.model.shape import Shape
 from frailt.paper.comparison import CompareConfig, Comparison, Row, run_name
 from frailt.paper.figures import draw_comparison
-from frailt.paper.published import published_loss
+from frailt.paper.gap import gap_closed, published_gap, stories_loss, story_nats
 from frailt.paper.report import as_json, markdown
 from frailt.training.config import TrainConfig
 from frailt.training.run_folder import provenance
 from frailt.training.trainer import Progress, choose_device, measure_speed, train
-
-RESAMPLES = 2000
-"""Draws of the bootstrap over validation stories."""
 
 
 def compare(
@@ -66,10 +59,9 @@ def compare(
                 report=lambda progress, label=label: report(label, progress),
             )
     device = choose_device(config.base.device)
-    stories = _StoryLosses(corpus, device)
-    nats = {key: stories.of(folder) for key, folder in folders.items()}
+    nats = {key: story_nats(folder, corpus, device) for key, folder in folders.items()}
     speeds = measure_speeds([config.run(name, config.seeds[0]) for name in config.shapes], corpus)
-    rows = tuple(_row(config, name, speed, nats, stories) for name, speed in zip(config.shapes, speeds, strict=True))
+    rows = tuple(_row(config, name, speed, nats, corpus) for name, speed in zip(config.shapes, speeds, strict=True))
     result = Comparison(
         config=config,
         rows=rows,
@@ -95,31 +87,12 @@ def measure_speeds(configs: list[TrainConfig], corpus: Corpus, *, rounds: int = 
     return [c.tokens_per_step / median(own[1:]) for c, own in zip(configs, times, strict=True)]
 
 
-class _StoryLosses:
-    """Losses of models summed over each validation story."""
-
-    def __init__(self, corpus: Corpus, device: torch.device) -> None:
-        self.device = device
-        self.tokens = np.asarray(corpus.valid.tokens)
-        self.bytes = corpus.valid_bytes
-        # Target i is token i + 1. A story's targets are its own tokens; the BOS that follows counts to the next.
-        self.story = np.cumsum(self.tokens == Tokenizer.bos)[1:] - 1
-        self.counts = np.bincount(self.story)
-
-    def of(self, folder: Path) -> np.ndarray:
-        """Nats of each story under the model in ``folder``."""
-        return np.bincount(self.story, weights=token_losses(load_model(folder).to(self.device), self.tokens))
-
-    def loss(self, nats: np.ndarray) -> Loss:
-        return Loss(nats=float(nats.sum()), tokens=int(self.counts.sum()), bytes=self.bytes)
-
-
 def _row(
     config: CompareConfig,
     name: str,
     speed: float,
     nats: dict[tuple[str, int], np.ndarray],
-    stories: _StoryLosses,
+    corpus: Corpus,
 ) -> Row:
     model = config.model(name)
     shape = Shape.parse(model.shape)
@@ -134,7 +107,7 @@ def _row(
         name=name,
         shape=model.shape,
         counts=count(model),
-        losses=tuple(stories.loss(nats[name, seed]) for seed in config.seeds),
+        losses=tuple(stories_loss(nats[name, seed], corpus) for seed in config.seeds),
         tokens_per_second=speed,
         gap_closed=gap,
         gap_interval=interval,
@@ -144,39 +117,3 @@ def _row(
 
 def _find(config: CompareConfig, shape: str) -> str | None:
     return next((name for name in config.shapes if config.model(name).shape == shape), None)
-
-
-def gap_closed(
-    shallow: np.ndarray, own: np.ndarray, deep: np.ndarray
-) -> tuple[float | None, tuple[float, float] | None]:
-    """Which part of the way from a shallow to a deep standard model a FraiLT model goes, with a 95% interval.
-
-    Args:
-        shallow, own, deep: nats of each validation story under each model.
-
-    Returns:
-        ``(shallow - own) / (shallow - deep)`` in mean loss, and its percentiles 2.5 and 97.5 when stories are drawn
-        anew with replacement, the same for all three models. ``None``s where deep is not better than shallow; the
-        interval also where that is so in a draw.
-    """
-    if deep.sum() >= shallow.sum():
-        return None, None
-    value = float((shallow.sum() - own.sum()) / (shallow.sum() - deep.sum()))
-    random, draws = np.random.default_rng(0), []
-    for _ in range(RESAMPLES):
-        weights = random.multinomial(len(own), np.full(len(own), 1 / len(own)))
-        # The three models share their tokens, so the mean loss's denominator cancels.
-        draws.append((weights @ (shallow - own), weights @ (shallow - deep)))
-    top, bottom = np.array(draws).T
-    if (bottom <= 0).any():
-        return value, None
-    low, high = np.percentile(top / bottom, [2.5, 97.5])
-    return value, (float(low), float(high))
-
-
-def published_gap(dim: int, shape: Shape) -> float | None:
-    """The gap closed that follows from the paper's tables 2 and 3."""
-    shallow, own, deep = (published_loss(dim, s) for s in (str(shape.blocks), str(shape), str(shape.depth)))
-    if shallow is None or own is None or deep is None or deep >= shallow:
-        return None
-    return (shallow - own) / (shallow - deep)

@@ -38,23 +38,29 @@ class ProgressLine:
 
     def __call__(self, name: str, progress: Progress) -> None:
         """Show where the run ``name`` stands."""
-        state = describe(progress)
+        self.show(name, progress.step, progress.steps, describe(progress))
+
+    def show(self, name: str, done: float, total: float, state: str) -> None:
+        """Show that ``done`` of ``total`` of the work ``name`` is done, and its state in words."""
         if name != self.name:
-            self.task = self.bar.add_task(name, total=progress.steps, state=state)
+            self.task = self.bar.add_task(name, total=total, state=state)
             self.name = name
-        self.bar.update(self.task, completed=progress.step, state=state)
-        done = progress.step == progress.steps
-        if self.bar.disable and (done or time.monotonic() - self.logged > LOG_SECONDS):
+        self.bar.update(self.task, completed=done, state=state)
+        if self.bar.disable and (done == total or time.monotonic() - self.logged > LOG_SECONDS):
             self.logged = time.monotonic()
             print(f"{name}: {state}", file=self.console.file, flush=True)
 
 
 def describe(progress: Progress) -> str:
     """Step, losses, speed and time left in a few words."""
-    seconds = round(progress.seconds_left)
-    left = f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
     valid = "" if progress.valid_loss is None else f", valid {progress.valid_loss:.3f}"
     return (
         f"step {progress.step}/{progress.steps}, loss {progress.loss:.3f}{valid}, "
-        f"{progress.tokens_per_second:,.0f} tokens/s, {left} left"
+        f"{progress.tokens_per_second:,.0f} tokens/s, {clock(progress.seconds_left)} left"
     )
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

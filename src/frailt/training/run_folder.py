@@ -32,6 +32,13 @@ from frailt.errors import InputError
 from frailt.files import read_json, write_bytes, write_json, write_text
 from frailt.training.config import TrainConfig
 
+INCIDENTAL = {"checkpoint_seconds"}
+"""Settings that do not change what a run comes to."""
+
+
+class BusyError(InputError):
+    """The run folder is in use by another process."""
+
 
 class RunFolder:
     """Access to the files of one run.
@@ -47,13 +54,26 @@ class RunFolder:
         """Make the folder, or check that it holds this same run.
 
         Raises:
-            InputError: the folder is in use, or holds a run and ``resume`` is false, or holds another run.
+            BusyError: the folder is in use by another process.
+            InputError: it holds a run and ``resume`` is false, or holds another run or other files.
         """
         record = {
             "config": dataclasses.asdict(config),
             "data": {"name": corpus.folder.name, **corpus.digest},
             **provenance(device),
         }
+        # Hidden files may be what a kill left of a write.
+        others = self.path.exists() and any(not path.name.startswith(".") for path in self.path.iterdir())
+        if others and not (self.path / "run.json").exists():
+            raise InputError(f"{self.path} holds other files and no run; choose another --out")
+        self._hold()
+        try:
+            self._claim(record, resume=resume)
+        except BaseException:
+            self.release()
+            raise
+
+    def _claim(self, record: dict[str, Any], *, resume: bool) -> None:
         if (self.path / "run.json").exists():
             if not resume:
                 raise InputError(f"{self.path} holds a run already; add --resume to go on, or choose another --out")
@@ -63,20 +83,18 @@ class RunFolder:
             if {**stored["data"], "name": ""} != {**record["data"], "name": ""}:
                 raise InputError(f"{self.path} was trained on other data; use that data or another --out")
         else:
-            # Hidden files may be what a kill left of a write.
-            if self.path.exists() and any(not path.name.startswith(".") for path in self.path.iterdir()):
-                raise InputError(f"{self.path} holds other files and no run; choose another --out")
             write_json(self.path / "run.json", record)
-        self._hold()
 
     def _hold(self) -> None:
-        # The lock belongs to the open file: it ends with the process, however that ends.
-        self.lock = (self.path / "run.json").open()
+        # The lock belongs to the open file: it ends with the process, however that ends. It is a file of its own, since
+        # one that is replaced could be locked twice.
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.lock = (self.path / ".lock").open("a")
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.lock.close()
-            raise InputError(
+            raise BusyError(
                 f"{self.path} is being trained by another process; wait for it or choose another --out"
             ) from None
 
@@ -145,6 +163,12 @@ class RunFolder:
         (self.path / "resume.pt").unlink(missing_ok=True)
 
     @property
+    def step(self) -> int:
+        """The step of the last metrics line; 0 before the first."""
+        lines = self.metrics()
+        return lines[-1]["step"] if lines else 0
+
+    @property
     def result(self) -> dict[str, Any] | None:
         """The last metrics line of a complete run; ``None`` while it is not complete."""
         lines = self.metrics()
@@ -191,10 +215,10 @@ def machine(device: torch.device) -> str:
 
 
 def _differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """Names of the settings in which two configs differ. How often to save does not change a run."""
+    """Names of the settings in which two configs differ, but for ``INCIDENTAL`` ones."""
     found = []
     for name in sorted(a.keys() | b.keys()):
-        if name == "checkpoint_seconds":
+        if name in INCIDENTAL:
             continue
         left, right = a.get(name), b.get(name)
         if isinstance(left, dict) and isinstance(right, dict):

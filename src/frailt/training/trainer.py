@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ def train(
     *,
     resume: bool = False,
     report: Reporter = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> TrainResult:
     """Train a model into a run folder.
 
@@ -83,8 +85,10 @@ def train(
         out: the run folder (see ``run_folder.py``); unset: ``default_folder(config)``.
         resume: go on with the run in ``out`` if there is one.
         report: called each ten steps.
+        stop: asked after each step; where it says true, the run saves its state and ends like at Ctrl-C.
 
     Raises:
+        KeyboardInterrupt: Ctrl-C, or ``stop``; the state is saved.
         InputError: config and data do not fit, ``out`` holds something else, the saved state is damaged, or the
             loss is no longer finite (the last good state is kept).
         OSError: the disk is full; the last good state is kept.
@@ -104,7 +108,7 @@ def train(
         if run.result is None:
             Tokenizer.load(corpus.folder).save(out / "tokenizer.json")
             training.restore(run)
-            with _Interrupt() as interrupt:
+            with _Interrupt(stop) as interrupt:
                 training.loop(run, report, interrupt)
         run.finish()
         return _result(run, corpus)
@@ -118,10 +122,23 @@ def default_folder(config: TrainConfig) -> Path:
 
 
 class _Interrupt:
-    """Ctrl-C as a flag, so that it ends a run between two steps and not within one. A second one ends it at once."""
+    """Ctrl-C as a flag, so that it ends a run between two steps and not within one. A second one ends it at once.
+
+    Args:
+        stop: another reason to end, asked where the flag is.
+    """
+
+    def __init__(self, stop: Callable[[], bool]) -> None:
+        self.stop = stop
+        self.noted = False
+
+    @property
+    def came(self) -> bool:
+        """Whether the run is to end."""
+        self.noted = self.noted or self.stop()
+        return self.noted
 
     def __enter__(self) -> "_Interrupt":
-        self.came = False
         # Signals reach the main thread only; elsewhere there is no Ctrl-C to wait for.
         self.handled = threading.current_thread() is threading.main_thread()
         if self.handled:
@@ -129,14 +146,14 @@ class _Interrupt:
         return self
 
     def _note(self, *_: Any) -> None:
-        if self.came:
+        if self.noted:
             raise KeyboardInterrupt
-        self.came = True
+        self.noted = True
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         if self.handled:
             signal.signal(signal.SIGINT, self.before)
-        if self.came and kind is None:
+        if self.noted and kind is None:
             raise KeyboardInterrupt
 
 
@@ -279,10 +296,15 @@ def compile_blocks(model: FraiLT) -> None:
 
     Compiling the whole model would unroll its passes: two minutes for 8^8 where one block takes seconds.
     """
-    compiled = torch.compile(Block.transform)
     for module in model.modules():
         if isinstance(module, Block):
-            module.transform = compiled.__get__(module)
+            module.transform = _compiled_block().__get__(module)
+
+
+@cache
+def _compiled_block() -> Callable[..., Tensor]:
+    # One for all models of the process: those of equal width share what was compiled.
+    return torch.compile(Block.transform)
 
 
 def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[Any]:

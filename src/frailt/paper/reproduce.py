@@ -1,0 +1,105 @@
+"""The paper's experiment from plan to report: what ``frailt reproduce`` does."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from frailt.data.batches import Corpus
+from frailt.errors import InputError
+from frailt.paper.grid import Cell, GridConfig
+from frailt.paper.workers import failure, is_complete, run_local
+from frailt.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GridProgress:
+    """Where a grid stands."""
+
+    complete: int
+    """Cells that are trained and measured."""
+    cells: int
+    share: float
+    """Part of the whole training that is done, by FLOPs, from 0 to 1."""
+    seconds_left: float | None
+    """From the pace since this command began; unset until there is one."""
+    running: tuple[str, ...]
+    """Cells that are under way, with their steps."""
+
+
+def reproduce(
+    grid: GridConfig,
+    corpus: Corpus,
+    out: Path,
+    *,
+    on: Literal["local", "ray"] = "local",
+    jobs: int | None = None,
+    minutes: float | None = None,
+    report: Callable[[GridProgress], None] = lambda _: None,
+) -> None:
+    """Train what is missing of a grid, several cells at once. Each cell's run lies in ``out/runs``.
+
+    Args:
+        grid: the cells and their protocol.
+        corpus: prepared data.
+        out: folder of the grid.
+        on: this machine, or the Ray cluster that it belongs to.
+        jobs: cells at once; unset: what fills the machine.
+        minutes: stop after this time, with all states saved; the same call goes on. Unset: to the end.
+        report: called about each second.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, or ``minutes`` are over; every run has saved its state.
+        InputError: cells have failed (the others are complete), or a worker was killed.
+    """
+    cells = grid.cells()
+    watch = _Watch(cells, corpus, out)
+    missing = [cell for cell in cells if not is_complete(cell.folder(out, corpus))]
+    deadline = time.monotonic() + 60 * minutes if minutes is not None else None
+    if on == "ray":
+        from frailt.paper.on_ray import run_on_ray
+
+        run_on_ray(missing, corpus.folder, out, jobs=jobs, deadline=deadline, look=lambda: report(watch.look()))
+    else:
+        run_local(missing, corpus.folder, out, jobs=jobs, deadline=deadline, look=lambda: report(watch.look()))
+    report(watch.look())
+    failed = [(cell, reason) for cell in missing if (reason := failure(cell.folder(out, corpus)))]
+    if failed:
+        cell, reason = failed[0]
+        raise InputError(f"{len(failed)} of {len(cells)} cells failed, the others are complete; {cell.label}: {reason}")
+
+
+class _Watch:
+    """Reads from the run folders how far their runs are, whoever trains them."""
+
+    def __init__(self, cells: Sequence[Cell], corpus: Corpus, out: Path) -> None:
+        self.cells = cells
+        self.folders = [RunFolder(cell.folder(out, corpus)) for cell in cells]
+        self.total = sum(cell.work for cell in cells)
+        self.done = [cell.config.steps if is_complete(folder.path) else 0 for cell, folder in self._pairs()]
+        self.start: tuple[float, float] | None = None
+
+    def _pairs(self) -> list[tuple[Cell, RunFolder]]:
+        return list(zip(self.cells, self.folders, strict=True))
+
+    def look(self) -> GridProgress:
+        running, complete = [], 0
+        for i, (cell, folder) in enumerate(self._pairs()):
+            if self.done[i] < cell.config.steps:
+                self.done[i] = folder.step
+                if 0 < self.done[i] < cell.config.steps:
+                    running.append(f"{cell.label} {self.done[i]}/{cell.config.steps}")
+            complete += is_complete(folder.path)
+        pairs = zip(self.cells, self.done, strict=True)
+        share = sum(cell.work * done / cell.config.steps for cell, done in pairs) / self.total
+        now = time.monotonic()
+        self.start = self.start or (now, share)
+        gained, took = share - self.start[1], now - self.start[0]
+        return GridProgress(
+            complete=complete,
+            cells=len(self.cells),
+            share=share,
+            seconds_left=(1 - share) * took / gained if gained > 0 else None,
+            running=tuple(running),
+        )
