@@ -4,7 +4,7 @@ import os
 import sys
 from types import ModuleType
 
-from frailt.commands import compare, evaluate, info, plan, prepare, story, train
+from frailt.commands import compare, evaluate, info, plan, prepare, reproduce, story, train
 from frailt.errors import InputError
 from frailt.options import split_words
 
@@ -12,6 +12,7 @@ COMMANDS: dict[str, ModuleType] = {
     "prepare": prepare,
     "train": train,
     "compare": compare,
+    "reproduce": reproduce,
     "evaluate": evaluate,
     "story": story,
     "plan": plan,
@@ -41,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"frailt: {error.strerror or error}{where}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        how = {"train": "; it goes on with --resume", "compare": "; the same command goes on from here"}.get(verb, "")
+        goes_on = "; the same command goes on from here"
+        how = {"train": "; it goes on with --resume", "compare": goes_on, "reproduce": goes_on}.get(verb, "")
         print(f"\nfrailt: stopped{how}", file=sys.stderr)
         return 130
 

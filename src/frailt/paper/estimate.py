@@ -1,15 +1,18 @@
 """What a grid will cost on this machine, before it starts: time from a short measured probe, memory by counting."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import torch
 
 from frailt.data.batches import Corpus
 from frailt.errors import InputError
+from frailt.files import read_json, write_json
 from frailt.model.counts import activation_bytes, count
 from frailt.paper.compare import measure_speeds
 from frailt.paper.grid import Cell, GridConfig
+from frailt.paper.workers import threads_at
 from frailt.training.config import TrainConfig
 from frailt.training.progress import clock
 
@@ -35,48 +38,67 @@ class Speed:
         return tokens * (self.first + (config.model.depth - 1) * self.block)
 
 
-def probe(grid: GridConfig, corpus: Corpus, *, threads: int) -> dict[int, Speed]:
+def probe(grid: GridConfig, corpus: Corpus, *, jobs: Mapping[int, int]) -> dict[int, Speed]:
     """Measure one and two plain blocks at each width, for a few steps in turn.
 
     Args:
         grid: which widths, and the protocol.
         corpus: text to train on.
-        threads: threads that a run will have.
+        jobs: runs at once at each width, which share this machine's threads.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    speeds = {}
     try:
-        speeds = {}
         for dim in grid.widths:
+            torch.set_num_threads(threads_at(jobs[dim]))
             models = [replace(grid.base.model, dim=dim, shape=shape) for shape in ("1", "2")]
             one, two = measure_speeds([replace(grid.base, model=model) for model in models], corpus, rounds=2)
             speeds[dim] = Speed(first=1 / one, block=max(1 / two - 1 / one, 0))
-        return speeds
     finally:
         torch.set_num_threads(before)
+    return speeds
 
 
-def minutes_to_tokens(grid: GridConfig, speeds: dict[int, Speed], corpus: Corpus, *, minutes: float, jobs: int) -> int:
-    """The equal token budget of each cell at which the whole grid takes this long, in whole steps, at least one.
+def plan_seconds(
+    cells: Sequence[Cell], speeds: Mapping[int, Speed], corpus: Corpus, *, jobs: Mapping[int, int]
+) -> float:
+    """Time for cells of which several run at once."""
+    return sum(speeds[cell.dim].seconds(cell.config, len(corpus.valid)) / jobs[cell.dim] for cell in cells)
+
+
+def budget_of_minutes(
+    grid: GridConfig, corpus: Corpus, out: Path, *, minutes: float, jobs: Mapping[int, int]
+) -> GridConfig:
+    """The grid with the equal token budget at which all of it takes about this long, in whole steps.
+
+    The budget is written to ``out/budget.json`` and read from there when the same grid is asked for again: another
+    probe would give another number, and train everything anew.
 
     Raises:
         InputError: not even one step of each model fits.
     """
-    step = grid.base.tokens_per_step
+    asked = {"minutes": minutes, "cells": [cell.label for cell in grid.cells()], "base": asdict(grid.base)}
+    path = out / "budget.json"
+    kept = read_json(path) if path.is_file() else {}
+    if kept.get("asked") != asked:
+        speeds = probe(grid, corpus, jobs=jobs)
 
-    def total(steps: int) -> float:
-        sized = replace(grid, base=replace(grid.base, tokens=steps * step))
-        return sum(speeds[c.dim].seconds(c.config, len(corpus.valid)) for c in sized.cells()) / jobs / 60
+        def seconds(steps: int) -> float:
+            return plan_seconds(_with_steps(grid, steps).cells(), speeds, corpus, jobs=jobs)
 
-    fixed = total(1)
-    each = total(2) - fixed
-    steps = int((minutes - fixed) / each) + 1
-    if steps < 1:
-        raise InputError(
-            f"{minutes:g} minutes are too few for this grid: one step of each model and its validation take "
-            f"{fixed:.1f}; give more, or fewer widths and shapes"
-        )
-    return steps * step
+        one = seconds(1)
+        if 60 * minutes < one:
+            raise InputError(
+                f"{minutes:g} minutes are too few for this grid: one step of each model and its validation take "
+                f"{one / 60:.1f}; give more, or fewer widths and shapes"
+            )
+        kept = {"asked": asked, "steps": 1 + int((60 * minutes - one) / (seconds(2) - one))}
+        write_json(path, kept)
+    return _with_steps(grid, kept["steps"])
+
+
+def _with_steps(grid: GridConfig, steps: int) -> GridConfig:
+    return replace(grid, base=replace(grid.base, tokens=steps * grid.base.tokens_per_step))
 
 
 def training_bytes(config: TrainConfig) -> int:
@@ -88,11 +110,14 @@ def training_bytes(config: TrainConfig) -> int:
 HEADERS = ("model", "depth", "parameters", "MFLOPs", "memory", "time")
 
 
-def plan_rows(cells: Sequence[Cell], speeds: dict[int, Speed], corpus: Corpus) -> list[tuple[str, ...]]:
-    """Each cell of a plan as texts, in the order of ``HEADERS``."""
+def plan_rows(
+    cells: Sequence[Cell], missing: Sequence[Cell], speeds: Mapping[int, Speed], corpus: Corpus
+) -> list[tuple[str, ...]]:
+    """Each cell of a plan as texts, in the order of ``HEADERS``; those that are not missing are complete."""
     rows = []
     for cell in cells:
         counts = count(cell.config.model)
+        time = clock(speeds[cell.dim].seconds(cell.config, len(corpus.valid))) if cell in missing else "complete"
         rows.append(
             (
                 cell.label,
@@ -100,7 +125,7 @@ def plan_rows(cells: Sequence[Cell], speeds: dict[int, Speed], corpus: Corpus) -
                 f"{counts.parameters:,}",
                 f"{counts.flops / 1e6:.2f}",
                 f"{training_bytes(cell.config) / 1e6:,.0f} MB",
-                clock(speeds[cell.dim].seconds(cell.config, len(corpus.valid))),
+                time,
             )
         )
     return rows

@@ -10,6 +10,7 @@ from frailt.data.batches import Corpus
 from frailt.errors import InputError
 from frailt.paper.grid import Cell, GridConfig
 from frailt.paper.workers import failure, is_complete, run_local
+from frailt.training.progress import clock
 from frailt.training.run_folder import RunFolder
 
 
@@ -37,7 +38,7 @@ def reproduce(
     jobs: int | None = None,
     minutes: float | None = None,
     report: Callable[[GridProgress], None] = lambda _: None,
-) -> None:
+) -> bool:
     """Train what is missing of a grid, several cells at once. Each cell's run lies in ``out/runs``.
 
     Args:
@@ -49,8 +50,11 @@ def reproduce(
         minutes: stop after this time, with all states saved; the same call goes on. Unset: to the end.
         report: called about each second.
 
+    Returns:
+        Whether every cell is complete. False where the time was up, or where another process still trains some.
+
     Raises:
-        KeyboardInterrupt: Ctrl-C, or ``minutes`` are over; every run has saved its state.
+        KeyboardInterrupt: Ctrl-C; every run has saved its state.
         InputError: cells have failed (the others are complete), or a worker was killed.
     """
     cells = grid.cells()
@@ -58,16 +62,17 @@ def reproduce(
     missing = [cell for cell in cells if not is_complete(cell.folder(out, corpus))]
     deadline = time.monotonic() + 60 * minutes if minutes is not None else None
     if on == "ray":
-        from frailt.paper.on_ray import run_on_ray
-
-        run_on_ray(missing, corpus.folder, out, jobs=jobs, deadline=deadline, look=lambda: report(watch.look()))
+        from frailt.paper.on_ray import run_on_ray as run
     else:
-        run_local(missing, corpus.folder, out, jobs=jobs, deadline=deadline, look=lambda: report(watch.look()))
-    report(watch.look())
+        run = run_local
+    run(missing, corpus.folder, out, jobs=jobs, deadline=deadline, look=lambda: report(watch.look()))
+    at_last = watch.look()
+    report(at_last)
     failed = [(cell, reason) for cell in missing if (reason := failure(cell.folder(out, corpus)))]
     if failed:
         cell, reason = failed[0]
-        raise InputError(f"{len(failed)} of {len(cells)} cells failed, the others are complete; {cell.label}: {reason}")
+        raise InputError(f"{len(failed)} of {len(cells)} cells failed, {cell.label}: {reason}")
+    return at_last.complete == at_last.cells
 
 
 class _Watch:
@@ -103,3 +108,10 @@ class _Watch:
             seconds_left=(1 - share) * took / gained if gained > 0 else None,
             running=tuple(running),
         )
+
+
+def describe(progress: GridProgress) -> str:
+    """Where a grid stands, in a few words."""
+    left = "" if progress.seconds_left is None else f", {clock(progress.seconds_left)} left"
+    running = f": {', '.join(progress.running)}" if progress.running else ""
+    return f"{progress.complete}/{progress.cells} models, {progress.share:.1%}{left}{running}"

@@ -72,7 +72,7 @@ def run_local(
     jobs: int | None = None,
     deadline: float | None = None,
     look: Callable[[], None] = lambda: None,
-) -> None:
+) -> bool:
     """Train cells in processes on this machine, width by width.
 
     Args:
@@ -83,8 +83,11 @@ def run_local(
         deadline: value of ``time.monotonic()`` at which all save their state and stop.
         look: called about each second.
 
+    Returns:
+        Whether all was done that could be; false at the deadline.
+
     Raises:
-        KeyboardInterrupt: Ctrl-C or the deadline; every run has saved its state.
+        KeyboardInterrupt: Ctrl-C; every run has saved its state.
         InputError: a worker ended by itself, killed for its memory, say.
     """
     context = multiprocessing.get_context("spawn")
@@ -113,13 +116,16 @@ def run_local(
                     raise
                 interrupted = True
                 stop.set()
-        if stop.is_set():
+        if interrupted:
             raise KeyboardInterrupt
+        if stop.is_set():
+            return False
         if dead := [worker.exitcode for worker in workers if worker.exitcode]:
             raise InputError(
                 f"a worker ended with status {dead[0]}; if its memory ran out (status -9), give fewer --jobs. "
                 "The same command goes on from here"
             )
+    return True
 
 
 def jobs_at(dim: int, device: torch.device) -> int:

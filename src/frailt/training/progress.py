@@ -25,6 +25,7 @@ class ProgressLine:
         )
         self.bar = Bar(*columns, console=self.console, disable=not self.console.is_terminal)
         self.name: str | None = None
+        self.state = ""
         self.logged = time.monotonic()
 
     def __enter__(self) -> "ProgressLine":
@@ -46,7 +47,9 @@ class ProgressLine:
             self.task = self.bar.add_task(name, total=total, state=state)
             self.name = name
         self.bar.update(self.task, completed=done, state=state)
-        if self.bar.disable and (done == total or time.monotonic() - self.logged > LOG_SECONDS):
+        at_end = done == total and state != self.state
+        self.state = state
+        if self.bar.disable and (at_end or time.monotonic() - self.logged > LOG_SECONDS):
             self.logged = time.monotonic()
             print(f"{name}: {state}", file=self.console.file, flush=True)
 

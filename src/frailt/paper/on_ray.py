@@ -1,0 +1,87 @@
+"""The cells of a grid on a Ray cluster, a task each."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from frailt.errors import InputError
+from frailt.paper.grid import Cell
+from frailt.paper.workers import MOST_ON_A_GPU, POLL_SECONDS, work
+from frailt.training.trainer import choose_device
+
+
+def run_on_ray(
+    cells: Sequence[Cell],
+    data: Path,
+    out: Path,
+    *,
+    jobs: int | None = None,
+    deadline: float | None = None,
+    look: Callable[[], None] = lambda: None,
+) -> bool:
+    """Train cells on every machine of the cluster that this one belongs to (``ray start``), or on this one alone.
+
+    Data and ``out`` must lie at the same paths on all machines, on a shared file system: that is where a run's state is
+    kept, and its lock. Each task asks for one processor core, or for the part of a GPU that its width needs.
+
+    Args:
+        cells: in the order in which they shall start.
+        data: prepared data.
+        out: folder of the grid.
+        jobs: tasks at once; unset: as many as the cluster has room for.
+        deadline: value of ``time.monotonic()`` at which all save their state and stop.
+        look: called about each second.
+
+    Returns:
+        Whether all was done that could be; false at the deadline.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; every run has saved its state.
+        InputError: a task was lost with its machine.
+    """
+    if not ray.is_initialized():
+        ray.init(address=None, include_dashboard=False, log_to_driver=False)
+    # Clocks differ between machines by less than anybody cares, monotonic ones by anything.
+    until = time.time() + deadline - time.monotonic() if deadline is not None else None
+    waiting, running = list(cells), {}
+    try:
+        while waiting or running:
+            while waiting and (jobs is None or len(running) < jobs):
+                cell = waiting.pop(0)
+                running[_task(cell).remote(cell, data.resolve(), out.resolve(), until)] = cell
+            done, _ = ray.wait(list(running), timeout=POLL_SECONDS)
+            for task in done:
+                cell = running.pop(task)
+                try:
+                    ray.get(task)
+                except RayError as error:
+                    first = str(error).strip().splitlines()[0]
+                    raise InputError(f"{cell.label} was lost ({first}); the same command goes on from here") from None
+            look()
+            if deadline is not None and time.monotonic() > deadline:
+                waiting.clear()
+    except KeyboardInterrupt:
+        for task in running:
+            ray.cancel(task)  # Reaches the task as Ctrl-C: it saves its state.
+        ray.wait(list(running), num_returns=len(running))
+        raise
+    return deadline is None or time.monotonic() < deadline
+
+
+def _task(cell: Cell) -> Any:
+    """The task of a cell, with the resources that it needs."""
+    gpu = choose_device(cell.config.device).type == "cuda"
+    share = 1 / max(1, min(MOST_ON_A_GPU, 1024 // cell.dim)) if gpu else 0
+    return ray.remote(num_cpus=1, num_gpus=share, max_retries=2)(_train)
+
+
+def _train(cell: Cell, data: Path, out: Path, until: float | None) -> None:
+    try:
+        work([cell], data, out, lambda: until is not None and time.time() > until)
+    except KeyboardInterrupt:
+        if until is None or time.time() < until:
+            raise
