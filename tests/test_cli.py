@@ -136,6 +136,8 @@ OPTIONS = {
     "eval-tokens checkpoint-seconds shape dim heads kv-heads hidden-dim multiple-of vocab-size context encoding "
     "no-tied rope-theta norm-eps lr beta1 beta2 weight-decay clip warmup",
     "compare": "shapes dim tokens seeds data out lr batch context heads kv-heads precision compile device",
+    "reproduce": "widths shapes seeds budget data out plan report minutes jobs on lr batch context heads precision "
+    "compile device",
     "evaluate": "text tokenizer passes device json",
     "story": "model tokenizer passes temperature top-k top-p min-p max-tokens seed device",
     "plan": "shape dim heads kv-heads hidden-dim multiple-of vocab-size context encoding no-tied rope-theta norm-eps",
@@ -231,6 +233,12 @@ BAD = [
     ("compare --data data --shapes 1,x", r"shape 'x' is not understood"),
     ("compare --data data --shapes 1^2:odd", r"shape '1\^2:odd' has an unknown encoding"),
     ("compare --data data --heads 3", r"dim 64 with 3 heads gives no even head width"),
+    ("reproduce --data data --budget soon", r"budget 'soon' is not understood; write tokens like 4M, or minutes like"),
+    ("reproduce --data data --budget 0", r"budget '0' is not understood"),
+    ("reproduce --data data --widths 64,x", r"widths '64,x' are not whole numbers joined by commas"),
+    ("reproduce --data data --widths 64,100", r"dim 100 with 8 heads gives no even head width"),
+    ("reproduce --data data --jobs 0", r"jobs is 0; it must be above 0"),
+    ("reproduce --data data --report --out runs", r"runs holds no complete run of this protocol and data; train some"),
     (f"evaluate runs/mine --text held-out.txt --device {NO_DEVICE}", rf"device {NO_DEVICE} is not available here"),
     # Files
     ("train --data nowhere", r"nowhere holds no manifest.json; make the folder with `frailt prepare`"),
@@ -422,6 +430,29 @@ def test_compare_shows_whole_cells_on_a_narrow_terminal(run: Run, home: Path, tm
         f"Figure: {tmp_path}/c/compare.png   Table: {tmp_path}/c/table.md   All figures: {tmp_path}/c/compare.json"
     )
     assert "Traceback" not in err
+
+
+def test_reproduce_plans_then_trains_then_has_nothing_left_to_do(run: Run, home: Path, tmp_path: Path) -> None:
+    small = ("--widths", "16", "--heads", "2", "--context", "32", "--shapes", "1,1^2", "--budget", "300", "--jobs", "1")
+    args = ("reproduce", *small, "--data", "data", "--out", str(tmp_path / "grid"))
+    status, out, err = run(*args, "--plan")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].split() == ["model", "depth", "parameters", "MFLOPs", "memory", "time"]
+    assert [line.split()[:2] for line in lines[1:3]] == [["d16-1x2-s0", "2"], ["d16-1-s0", "1"]]
+    assert re.fullmatch(
+        r"2 of 2 models to train, each with 384 tokens; 1 at once take about \d+:\d\d:\d\d on this machine, "
+        r"by a short probe",
+        lines[3],
+    )
+    assert not (tmp_path / "grid").exists()
+    status, out, err = run(*args)
+    assert status == 0
+    assert out.splitlines()[-1].startswith(f"Report: {tmp_path}/grid/report.html, {tmp_path}/grid/report.md, ")
+    assert err.endswith("grid: 2/2 models, 100.0%, 0:00:00 left\n")
+    status, out, err = run(*args, "--plan")
+    assert (status, err) == (0, "")
+    assert [line.split()[-1] for line in out.splitlines()] == ["time", "complete", "complete", "complete"]
 
 
 def test_what_was_prepared_before_is_said_so(run: Run, tmp_path: Path) -> None:

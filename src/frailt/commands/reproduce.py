@@ -1,7 +1,7 @@
-"""Repeat the paper's experiment: plan its grid, train it, and report it beside the published numbers."""
+"""Train the paper's grid, and report it beside the published numbers."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -89,17 +89,17 @@ def run(args: list[str]) -> None:
         grid = budget_of_minutes(grid, corpus, command.out, minutes=whole_minutes, jobs=jobs)
     cells = grid.cells()
     missing = [cell for cell in cells if not is_complete(cell.folder(command.out, corpus))]
-    if missing and not command.report:
-        speeds = probe(replace(grid, widths=tuple(dict.fromkeys(cell.dim for cell in missing))), corpus, jobs=jobs)
+    if not command.report:
+        speeds = probe(grid, sorted({cell.dim for cell in missing}), corpus, jobs=jobs)
         print(table(HEADERS, plan_rows(cells, missing, speeds, corpus)))
         time = clock(plan_seconds(missing, speeds, corpus, jobs=jobs))
         tokens = grid.base.steps * grid.base.tokens_per_step
         print(
             f"{len(missing)} of {len(cells)} models to train, each with {tokens:,} tokens; "
             f"{max(jobs.values())} at once take about {time} on this machine, by a short probe"
+            if missing
+            else f"all {len(cells)} models are complete"
         )
-    elif not command.report:
-        print(f"all {len(cells)} models are complete")
     if command.plan:
         return
     if missing and not command.report:

@@ -200,5 +200,5 @@ def _loss(losses: Losses, key: tuple[int, str]) -> float:
 
 
 def _parameters(dim: int, shape: str) -> int:
-    """Size with the paper's 8 heads and vocabulary of 512."""
-    return count(ModelConfig(dim=dim, shape=shape, heads=8, vocab_size=512)).parameters
+    """Size with the paper's vocabulary of 512; it does not depend on the number of heads."""
+    return count(ModelConfig(dim=dim, shape=shape, heads=1, vocab_size=512)).parameters

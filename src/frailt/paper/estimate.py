@@ -38,18 +38,19 @@ class Speed:
         return tokens * (self.first + (config.model.depth - 1) * self.block)
 
 
-def probe(grid: GridConfig, corpus: Corpus, *, jobs: Mapping[int, int]) -> dict[int, Speed]:
+def probe(grid: GridConfig, widths: Sequence[int], corpus: Corpus, *, jobs: Mapping[int, int]) -> dict[int, Speed]:
     """Measure one and two plain blocks at each width, for a few steps in turn.
 
     Args:
-        grid: which widths, and the protocol.
+        grid: the protocol.
+        widths: those to measure.
         corpus: text to train on.
         jobs: runs at once at each width, which share this machine's threads.
     """
     before = torch.get_num_threads()
     speeds = {}
     try:
-        for dim in grid.widths:
+        for dim in widths:
             torch.set_num_threads(threads_at(jobs[dim]))
             models = [replace(grid.base.model, dim=dim, shape=shape) for shape in ("1", "2")]
             one, two = measure_speeds([replace(grid.base, model=model) for model in models], corpus, rounds=2)
@@ -81,7 +82,7 @@ def budget_of_minutes(
     path = out / "budget.json"
     kept = read_json(path) if path.is_file() else {}
     if kept.get("asked") != asked:
-        speeds = probe(grid, corpus, jobs=jobs)
+        speeds = probe(grid, grid.widths, corpus, jobs=jobs)
 
         def seconds(steps: int) -> float:
             return plan_seconds(_with_steps(grid, steps).cells(), speeds, corpus, jobs=jobs)

@@ -54,8 +54,7 @@ def _draw(axes: Axes, losses: Mapping[int, Mapping[str, float]], models: tuple[s
             linewidth=1.3,
         )
     axes.set(xscale="log", ylabel="validation loss (nats per token)", title=title)
-    axes.xaxis.set_major_locator(FixedLocator(list(TABLE_2)))
+    axes.xaxis.set_major_locator(FixedLocator(sorted(TABLE_2.keys() | losses.keys())))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:.0f}")
-    axes.set_xlim(56, 1170)
     axes.grid(alpha=0.3)

@@ -59,8 +59,8 @@ def run_on_ray(
                 try:
                     ray.get(task)
                 except RayError as error:
-                    first = str(error).strip().splitlines()[0]
-                    raise InputError(f"{cell.label} was lost ({first}); the same command goes on from here") from None
+                    last = str(error).strip().splitlines()[-1]
+                    raise InputError(f"{cell.label} was lost ({last}); the same command goes on from here") from None
             look()
             if deadline is not None and time.monotonic() > deadline:
                 waiting.clear()

@@ -66,10 +66,13 @@ class RunFolder:
         others = self.path.exists() and any(not path.name.startswith(".") for path in self.path.iterdir())
         if others and not (self.path / "run.json").exists():
             raise InputError(f"{self.path} holds other files and no run; choose another --out")
-        self._hold()
+        new = not (self.path / ".lock").exists()
+        self.hold()
         try:
             self._claim(record, resume=resume)
         except BaseException:
+            if new:
+                (self.path / ".lock").unlink()
             self.release()
             raise
 
@@ -85,7 +88,12 @@ class RunFolder:
         else:
             write_json(self.path / "run.json", record)
 
-    def _hold(self) -> None:
+    def hold(self) -> None:
+        """Lock the folder, until ``release`` or the end of the process.
+
+        Raises:
+            BusyError: another process has it.
+        """
         # The lock belongs to the open file: it ends with the process, however that ends. It is a file of its own, since
         # one that is replaced could be locked twice.
         self.path.mkdir(parents=True, exist_ok=True)
