@@ -52,8 +52,12 @@ model = FraiLT(CONFIG.model)
 eager = model(tokens).logits
 compile_blocks(model)
 torch.testing.assert_close(model(tokens).logits, eager)
+other = FraiLT(replace(CONFIG.model, shape="2"))
+eager = other(tokens).logits
+compile_blocks(other)
+torch.testing.assert_close(other(tokens).logits, eager)
 graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-assert graphs == 1, f"{graphs} graphs for 3 blocks, 7 passes and 2 groups"
+assert graphs == 1, f"{graphs} graphs for 5 blocks, 9 passes, 3 groups and 2 models of one width"
 """
 
 GPU_AGREES = """
@@ -82,7 +86,7 @@ def run(script: str, folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-def test_a_block_is_compiled_once_for_all_passes_and_groups(tmp_path: Path) -> None:
+def test_a_block_is_compiled_once_for_all_passes_groups_and_models(tmp_path: Path) -> None:
     run(COMPILED_ONCE, tmp_path)
 
 
