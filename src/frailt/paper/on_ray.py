@@ -10,7 +10,7 @@ from ray.exceptions import RayError
 
 from frailt.errors import InputError
 from frailt.paper.grid import Cell
-from frailt.paper.workers import MOST_ON_A_GPU, POLL_SECONDS, work
+from frailt.paper.workers import POLL_SECONDS, runs_on_a_gpu, work
 from frailt.training.trainer import choose_device
 
 
@@ -75,7 +75,7 @@ def run_on_ray(
 def _task(cell: Cell) -> Any:
     """The task of a cell, with the resources that it needs."""
     gpu = choose_device(cell.config.device).type == "cuda"
-    share = 1 / max(1, min(MOST_ON_A_GPU, 1024 // cell.dim)) if gpu else 0
+    share = 1 / runs_on_a_gpu(cell.dim) if gpu else 0
     return ray.remote(num_cpus=1, num_gpus=share, max_retries=2)(_train)
 
 

@@ -79,34 +79,25 @@ class _Watch:
     """Reads from the run folders how far their runs are, whoever trains them."""
 
     def __init__(self, cells: Sequence[Cell], corpus: Corpus, out: Path) -> None:
-        self.cells = cells
-        self.folders = [RunFolder(cell.folder(out, corpus)) for cell in cells]
-        self.total = sum(cell.work for cell in cells)
-        self.done = [cell.config.steps if is_complete(folder.path) else 0 for cell, folder in self._pairs()]
+        self.open = [(cell, RunFolder(cell.folder(out, corpus))) for cell in cells]
+        """Cells that were not complete when last looked at."""
+        self.cells = len(cells)
+        self.work = sum(cell.work for cell in cells)
         self.start: tuple[float, float] | None = None
 
-    def _pairs(self) -> list[tuple[Cell, RunFolder]]:
-        return list(zip(self.cells, self.folders, strict=True))
-
     def look(self) -> GridProgress:
-        running, complete = [], 0
-        for i, (cell, folder) in enumerate(self._pairs()):
-            if self.done[i] < cell.config.steps:
-                self.done[i] = folder.step
-                if 0 < self.done[i] < cell.config.steps:
-                    running.append(f"{cell.label} {self.done[i]}/{cell.config.steps}")
-            complete += is_complete(folder.path)
-        pairs = zip(self.cells, self.done, strict=True)
-        share = sum(cell.work * done / cell.config.steps for cell, done in pairs) / self.total
+        self.open = [(cell, folder) for cell, folder in self.open if not is_complete(folder.path)]
+        steps = [(cell, folder.step) for cell, folder in self.open]
+        share = 1 - sum(cell.work * (1 - step / cell.config.steps) for cell, step in steps) / self.work
         now = time.monotonic()
         self.start = self.start or (now, share)
         gained, took = share - self.start[1], now - self.start[0]
         return GridProgress(
-            complete=complete,
-            cells=len(self.cells),
+            complete=self.cells - len(self.open),
+            cells=self.cells,
             share=share,
             seconds_left=(1 - share) * took / gained if gained > 0 else None,
-            running=tuple(running),
+            running=tuple(f"{cell.label} {step}/{cell.config.steps}" for cell, step in steps if step),
         )
 
 

@@ -23,8 +23,6 @@ from frailt.paper.grid import Cell
 from frailt.training.run_folder import BusyError, RunFolder
 from frailt.training.trainer import choose_device, train
 
-MOST_ON_A_GPU = 8
-"""Runs that share one GPU at small widths: there the processor that feeds it is the bottleneck."""
 POLL_SECONDS = 1.0
 """Time between looks at the run folders."""
 
@@ -32,7 +30,7 @@ POLL_SECONDS = 1.0
 def work(cells: Sequence[Cell], data: Path, out: Path, stop: Callable[[], bool]) -> None:
     """Train each cell that is neither complete nor being trained elsewhere.
 
-    A cell that fails leaves its reason in its folder (``failure.json``), and the next one follows.
+    A cell that fails, by diverging, say, leaves its reason beside its folder, and the next one follows.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, or ``stop``; the cell at hand has saved its state.
@@ -42,15 +40,15 @@ def work(cells: Sequence[Cell], data: Path, out: Path, stop: Callable[[], bool])
         folder = cell.folder(out, corpus)
         if is_complete(folder):
             continue
-        with suppress(BusyError):
-            try:
-                train(cell.config, corpus, folder, resume=True, stop=stop)
-                story_nats(folder, corpus, choose_device(cell.config.device))
-                (folder / "failure.json").unlink(missing_ok=True)
-            except BusyError:
-                raise
-            except InputError as error:  # It has diverged, say; a bug or a full disk ends the worker.
-                write_json(folder / "failure.json", {"reason": str(error)})
+        try:
+            train(cell.config, corpus, folder, resume=True, stop=stop)
+            story_nats(folder, corpus, choose_device(cell.config.device))
+        except BusyError:
+            continue
+        except InputError as error:
+            write_json(_failure_file(folder), {"reason": str(error)})
+        else:
+            _failure_file(folder).unlink(missing_ok=True)
 
 
 def is_complete(folder: Path) -> bool:
@@ -60,8 +58,12 @@ def is_complete(folder: Path) -> bool:
 
 def failure(folder: Path) -> str | None:
     """Why a cell's last try failed, if it did."""
-    path = folder / "failure.json"
+    path = _failure_file(folder)
     return read_json(path)["reason"] if path.is_file() else None
+
+
+def _failure_file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.failed.json")
 
 
 def run_local(
@@ -99,25 +101,22 @@ def run_local(
         count = min(jobs or jobs_at(dim, device), len(own))
         with _environment(threads_at(count)):
             workers = [
-                context.Process(target=_worker, args=(own, data, out, stop, os.getpid(), number), daemon=True)
+                context.Process(target=_worker, args=(own, data, out, stop, os.getpid(), number))
                 for number in range(count)
             ]
             for worker in workers:
                 worker.start()
-        interrupted = False
         while any(worker.is_alive() for worker in workers):
+            if deadline is not None and time.monotonic() > deadline:
+                stop.set()
             try:
-                if deadline is not None and time.monotonic() > deadline:
-                    stop.set()
                 look()
                 next((worker for worker in workers if worker.is_alive()), workers[0]).join(POLL_SECONDS)
-            except KeyboardInterrupt:
-                if interrupted:  # A second Ctrl-C does not wait; what was saved before is kept.
-                    raise
-                interrupted = True
+            except BaseException:
                 stop.set()
-        if interrupted:
-            raise KeyboardInterrupt
+                for worker in workers:
+                    worker.join()
+                raise
         if stop.is_set():
             return False
         if dead := [worker.exitcode for worker in workers if worker.exitcode]:
@@ -130,17 +129,24 @@ def run_local(
 
 def jobs_at(dim: int, device: torch.device) -> int:
     """How many runs of this width share the machine: one a core, or as many as it takes to fill each GPU."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if device.type == "cpu":
-        return cores
+        return _cores()
     gpus = torch.cuda.device_count() if device.type == "cuda" else 1
-    return gpus * max(1, min(MOST_ON_A_GPU, 1024 // dim, cores // gpus))
+    return gpus * max(1, min(runs_on_a_gpu(dim), _cores() // gpus))
+
+
+def runs_on_a_gpu(dim: int) -> int:
+    """How many runs of this width fill one GPU: at small widths the processor that feeds it is the bottleneck."""
+    return max(1, min(8, 1024 // dim))
 
 
 def threads_at(jobs: int) -> int:
     """Threads of each of ``jobs`` runs."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // jobs)
+    return max(1, _cores() // jobs)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _worker(cells: Sequence[Cell], data: Path, out: Path, stop: Event, parent: int, number: int) -> None:
