@@ -47,8 +47,8 @@ class TrainConfig:
     tokens: int = 4_000_000
     """Training budget, rounded up to whole steps."""
     batch: int = 4
-    """Sequences of the model's context in one optimizer step. Small, since at small budgets steps count for more
-    than smooth gradients (docs/log.md)."""
+    """Sequences of the model's context in one optimizer step, over all processes. Small, since at small budgets steps
+    count for more than smooth gradients (docs/log.md)."""
     accumulate: int = 1
     """Parts that a batch is computed in, to save memory; the gradient is the whole batch's."""
     passes: Literal["fixed", "random"] = "fixed"
@@ -59,6 +59,9 @@ class TrainConfig:
     """Compile the block with torch.compile, once for all passes; needs a C++ compiler on a CPU."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto: cuda, else mps, else cpu."""
+    sharding: Literal["ddp", "fsdp"] = "ddp"
+    """How processes that torchrun started share a model: ddp, each has all of it; fsdp, each has a part, for a model
+    that does not fit on one device."""
     seed: int = 0
     """Decides the first weights, the data order and random passes."""
     evaluations: int = 10

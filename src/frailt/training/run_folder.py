@@ -191,10 +191,10 @@ def machine(device: torch.device) -> str:
 
 
 def _differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    """Names of the settings in which two configs differ. How often to save does not change a run."""
+    """Names of the settings in which two configs differ. How often to save and how to share a model change no run."""
     found = []
     for name in sorted(a.keys() | b.keys()):
-        if name == "checkpoint_seconds":
+        if name in ("checkpoint_seconds", "sharding"):
             continue
         left, right = a.get(name), b.get(name)
         if isinstance(left, dict) and isinstance(right, dict):
