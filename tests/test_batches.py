@@ -50,6 +50,17 @@ def test_the_order_does_not_depend_on_the_size_of_a_batch(tmp_path: Path, batch:
     assert sorted(whole) == sorted([0, 10, 20, 30, 40] * 12)
 
 
+@pytest.mark.parametrize("ranks", [2, 3, 6])
+def test_ranks_split_a_batch_without_overlap(tmp_path: Path, ranks: int) -> None:
+    file = token_file(tmp_path, 8 * 7 + 1)  # Seven windows: the second batch spans two epochs.
+    for step in range(3):
+        whole = file.batch(step, batch=6, context=8, seed=0)
+        parts = [file.batch(step, batch=6, context=8, seed=0, share=(rank, ranks)) for rank in range(ranks)]
+        assert {len(x) for x, _ in parts} == {6 // ranks}
+        for side in (0, 1):
+            assert torch.equal(torch.cat([part[side] for part in parts]), whole[side])
+
+
 def test_targets_are_the_tokens_that_follow(tmp_path: Path) -> None:
     x, y = token_file(tmp_path, 51).batch(3, batch=4, context=10, seed=7)
     assert x.shape == y.shape == (4, 10)

@@ -28,6 +28,7 @@ from frailt.training import trainer
 from frailt.training.config import OptimizerConfig, TrainConfig
 from frailt.training.optimization import learning_rate, make_optimizer
 from frailt.training.presets import PRESETS
+from frailt.training.ranks import Ranks
 from frailt.training.run_folder import RunFolder
 from frailt.training.trainer import Progress, train
 
@@ -318,7 +319,7 @@ def test_bad_settings(change: dict, message: str) -> None:
 
 def test_random_passes_have_the_shapes_mean(corpus: Corpus) -> None:
     config = replace(TINY, passes="random", model=replace(TINY.model, shape="2+1^5"))
-    training = trainer._Training(config, corpus, torch.device("cpu"))
+    training = trainer._Training(config, corpus, Ranks(torch.device("cpu")))
     drawn = []
     for training.step in range(2000):
         passes = training.passes()

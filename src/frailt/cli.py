@@ -6,6 +6,7 @@ from types import ModuleType
 
 from frailt.commands import compare, evaluate, info, plan, prepare, reproduce, story, train
 from frailt.errors import InputError
+from frailt.launch import place
 from frailt.options import split_words
 
 COMMANDS: dict[str, ModuleType] = {
@@ -31,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return 0
     except InputError as error:
-        print(f"frailt: {error}", file=sys.stderr)
+        _say(f"frailt: {error}")
         return 2
     except BrokenPipeError:
         # The reader has left (`| head`); keep Python from complaining when it flushes at exit.
@@ -39,16 +40,24 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
-        print(f"frailt: {error.strerror or error}{where}", file=sys.stderr)
+        _say(f"frailt: {error.strerror or error}{where}")
         return 1
     except KeyboardInterrupt:
         goes_on = "; the same command goes on from here"
         how = {"train": "; it goes on with --resume", "compare": goes_on, "reproduce": goes_on}.get(verb, "")
-        print(f"\nfrailt: stopped{how}", file=sys.stderr)
+        _say(f"\nfrailt: stopped{how}")
         return 130
 
 
+def _say(line: str) -> None:
+    # The processes that torchrun starts meet the same mistake, or learn of it; one of them says so on each machine.
+    if place().local_rank == 0:
+        print(line, file=sys.stderr)
+
+
 def _run(verb: str, args: list[str]) -> None:
+    if verb in COMMANDS and verb != "train" and place().ranks > 1:
+        raise InputError(f"{verb} runs in one process; only `frailt train` can be started with torchrun")
     if verb in COMMANDS:
         COMMANDS[verb].run(args)
     elif verb in ("-h", "--help"):

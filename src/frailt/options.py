@@ -12,6 +12,7 @@ from typing import Any
 import tyro
 
 from frailt.errors import InputError
+from frailt.launch import place
 
 Words = tyro.conf.Positional
 """A field that is given without a flag."""
@@ -107,8 +108,10 @@ def corpus_in(folder: Path | None) -> Any:
         return Corpus(folder)
     from frailt.data.prepare import embedded
 
-    print("no --data given: using the embedded story world", file=sys.stderr)
-    return Corpus(embedded(progress=sys.stderr.isatty()))
+    speaks = place().rank == 0
+    if speaks:
+        print("no --data given: using the embedded story world", file=sys.stderr)
+    return Corpus(embedded(progress=speaks and sys.stderr.isatty()))
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+from frailt.launch import place
 from frailt.options import corpus_in, parse
 
 
@@ -23,6 +24,9 @@ def run(args: list[str]) -> None:
         """Folder made by `frailt prepare`; unset: the embedded story world."""
         out: Path | None = None
         """Run folder; unset: runs/ and a name from shape and width."""
+        sharding: Literal["ddp", "fsdp"] = "ddp"
+        """How processes that torchrun started share a model: ddp, each has all of it; fsdp, each has a part, for a
+        model that does not fit on one device."""
         resume: bool = False
         """Go on with the run in the folder, if there is one."""
 
@@ -32,7 +36,16 @@ def run(args: list[str]) -> None:
     if not {"--vocab-size", "--vocab_size"} & set(args):
         config = replace(config, model=replace(config.model, vocab_size=corpus.vocab_size))
     out = command.out or default_folder(config)
-    with ProgressLine() as line:
-        result = train(config, corpus, out, resume=command.resume, report=lambda p: line(out.name, p))
+    with ProgressLine(hidden=place().rank > 0) as line:
+        result = train(
+            config,
+            corpus,
+            out,
+            resume=command.resume,
+            report=lambda p: line(out.name, p),
+            sharding=command.sharding,
+        )
     loss = f"{result.loss.nats_per_token:.4f} nats/token, {result.loss.bits_per_byte:.4f} bits/byte"
+    if place().rank > 0:
+        return
     print(f"{out}: validation loss {loss} after {result.tokens:,} tokens; loss curve in {out / 'loss.png'}")

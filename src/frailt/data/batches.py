@@ -54,17 +54,20 @@ class TokenFile:
             )
         return (len(self) - 1) // context
 
-    def batch(self, step: int, *, batch: int, context: int, seed: int) -> Batch:
+    def batch(self, step: int, *, batch: int, context: int, seed: int, share: tuple[int, int] = (0, 1)) -> Batch:
         """The windows of one training step, counted from 0.
 
         Each epoch is a fresh random order of the file's full windows; a batch may span two epochs.
+        ``share`` = (rank, ranks) picks one of ``ranks`` equal parts, which together are the batch and do not overlap.
 
         Raises:
             InputError: the file is shorter than one window.
         """
         windows = self.windows(context)
-        places = np.arange(step * batch, (step + 1) * batch)
-        starts = np.empty(batch, dtype=np.int64)
+        rank, ranks = share
+        assert batch % ranks == 0
+        places = np.arange(step * batch, (step + 1) * batch).reshape(ranks, -1)[rank]
+        starts = np.empty(len(places), dtype=np.int64)
         for epoch in np.unique(places // windows):
             order = _order(seed, int(epoch), windows)
             chosen = places // windows == epoch

@@ -5,6 +5,7 @@ its tokens, without an end token), ``tokenizer.json``, and ``manifest.json``, wh
 came from and how much they hold.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -145,7 +146,11 @@ def embedded(*, progress: bool = False) -> Path:
     """The folder of the embedded story world, made at first use in the user's cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     config = PrepareConfig(out=cache / "frailt" / f"story-world-{EMBEDDED}", world=EMBEDDED)
-    return prepare(config, progress=progress).folder
+    # Processes that are started together, as by torchrun, wait for the first to make it.
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    with (config.out.parent / f".{config.out.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return prepare(config, progress=progress).folder
 
 
 class _Source(Protocol):

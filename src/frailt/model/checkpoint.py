@@ -18,11 +18,15 @@ from frailt.model.frailt import FraiLT, ModelConfig
 FORMAT = "frailt-1"
 
 
-def save_model(model: FraiLT, folder: Path) -> None:
-    """Write ``model.safetensors`` and ``config.json``, each atomically. A tied head is stored once."""
+def save_model(model: FraiLT, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+    """Write ``model.safetensors`` and ``config.json``, each atomically. A tied head is stored once.
+
+    ``weights`` are given where ``model`` does not hold them whole: then it is spread over several processes.
+    """
     write_json(folder / "config.json", {"format": FORMAT, **asdict(model.config)})
+    weights = stored_weights(model) if weights is None else weights
     # Through memory: safetensors reports a full disk as another kind of error.
-    write_bytes(folder / "model.safetensors", safetensors.torch.save(stored_weights(model)))
+    write_bytes(folder / "model.safetensors", safetensors.torch.save(weights))
 
 
 def load_model(path: Path) -> FraiLT:

@@ -47,8 +47,8 @@ class TrainConfig:
     tokens: int = 4_000_000
     """Training budget, rounded up to whole steps."""
     batch: int = 4
-    """Sequences of the model's context in one optimizer step. Small, since at small budgets steps count for more
-    than smooth gradients (docs/log.md)."""
+    """Sequences of the model's context in one optimizer step, over all processes. Small, since at small budgets steps
+    count for more than smooth gradients (docs/log.md)."""
     accumulate: int = 1
     """Parts that a batch is computed in, to save memory; the gradient is the whole batch's."""
     passes: Literal["fixed", "random"] = "fixed"

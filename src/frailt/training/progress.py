@@ -16,14 +16,14 @@ LOG_SECONDS = 20.0
 class ProgressLine:
     """A bar with loss, speed and time left on a terminal; else a plain line now and then. Writes to stderr."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, hidden: bool = False) -> None:
         self.console = Console(stderr=True)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[state]}"),
         )
-        self.bar = Bar(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.bar = Bar(*columns, console=self.console, disable=hidden or not self.console.is_terminal)
         self.name: str | None = None
         self.state = ""
         self.logged = time.monotonic()

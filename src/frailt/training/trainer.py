@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,14 @@ from frailt.data.batches import Corpus
 from frailt.data.prepare import embedded
 from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
-from frailt.evaluation.loss import Loss, stream_loss
+from frailt.evaluation.loss import Loss
 from frailt.model.checkpoint import put_weights, save_model, stored_weights
 from frailt.model.frailt import Block, FraiLT
 from frailt.model.shape import Shape
 from frailt.training.config import TrainConfig
 from frailt.training.figures import draw_losses
 from frailt.training.optimization import learning_rate, make_optimizer
+from frailt.training.ranks import Ranks, Sharding, join
 from frailt.training.run_folder import RunFolder
 
 DRAW_SECONDS = 30.0
@@ -73,11 +74,14 @@ def train(
     resume: bool = False,
     report: Reporter = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
+    sharding: Sharding = "ddp",
 ) -> TrainResult:
     """Train a model into a run folder.
 
     A run that was cut off, by Ctrl-C or by a power failure, goes on with ``resume=True`` from its last saved
     state; on a CPU the result is the same, bit for bit, as without the cut. A complete run is not trained again.
+
+    Under torchrun the processes train one model together (``ranks.py``); each gets the result.
 
     Args:
         config: what to train.
@@ -86,6 +90,7 @@ def train(
         resume: go on with the run in ``out`` if there is one.
         report: called each ten steps.
         stop: asked after each step; where it says true, the run saves its state and ends like at Ctrl-C.
+        sharding: how processes that torchrun started share the model (``ranks.py``); it does not change the result.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, or ``stop``; the state is saved.
@@ -101,15 +106,16 @@ def train(
             f"{corpus.vocab_size}; set vocab_size to {corpus.vocab_size}"
         )
     corpus.train.windows(config.model.context)  # Too few tokens are refused before there is a folder.
-    training = _Training(config, corpus, choose_device(config.device))
-    run = RunFolder(out)
+    ranks = join(config, corpus, choose_device(config.device), sharding)
+    training = _Training(config, corpus, ranks)
+    run = ranks.folder(out)
     run.start(config, corpus, training.device, resume=resume)
     try:
         if run.result is None:
-            Tokenizer.load(corpus.folder).save(out / "tokenizer.json")
+            ranks.first(Tokenizer.load(corpus.folder).save, out / "tokenizer.json")
             training.restore(run)
-            with _Interrupt(stop) as interrupt:
-                training.loop(run, report, interrupt)
+            with _Interrupt(ranks, stop) as interrupt:
+                training.loop(run, partial(ranks.first, report), interrupt)
         run.finish()
         return _result(run, corpus)
     finally:
@@ -124,17 +130,20 @@ def default_folder(config: TrainConfig) -> Path:
 class _Interrupt:
     """Ctrl-C as a flag, so that it ends a run between two steps and not within one. A second one ends it at once.
 
+    One that came to any of several ranks ends them all; there a second one is none, since torchrun repeats them.
+
     Args:
+        ranks: the processes of the run.
         stop: another reason to end, asked where the flag is.
     """
 
-    def __init__(self, stop: Callable[[], bool]) -> None:
-        self.stop = stop
+    def __init__(self, ranks: Ranks, stop: Callable[[], bool]) -> None:
+        self.ranks, self.stop = ranks, stop
         self.noted = False
 
     @property
     def came(self) -> bool:
-        """Whether the run is to end."""
+        """Whether the run is to end, as far as this rank knows."""
         self.noted = self.noted or self.stop()
         return self.noted
 
@@ -142,28 +151,30 @@ class _Interrupt:
         # Signals reach the main thread only; elsewhere there is no Ctrl-C to wait for.
         self.handled = threading.current_thread() is threading.main_thread()
         if self.handled:
-            self.before = signal.signal(signal.SIGINT, self._note)
+            self.before = {number: signal.signal(number, self._note) for number in self.ranks.signals}
         return self
 
     def _note(self, *_: Any) -> None:
-        if self.noted:
+        if self.noted and self.ranks.count == 1:
             raise KeyboardInterrupt
         self.noted = True
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         if self.handled:
-            signal.signal(signal.SIGINT, self.before)
-        if self.noted and kind is None:
+            for number, handler in self.before.items():
+                signal.signal(number, handler)
+        if kind is None and self.ranks.any(self.noted):
             raise KeyboardInterrupt
 
 
 class _Training:
     """Everything that changes while a run goes on."""
 
-    def __init__(self, config: TrainConfig, corpus: Corpus, device: torch.device) -> None:
-        self.config, self.corpus, self.device = config, corpus, device
+    def __init__(self, config: TrainConfig, corpus: Corpus, ranks: Ranks) -> None:
+        self.config, self.corpus, self.ranks, self.device = config, corpus, ranks, ranks.device
         torch.manual_seed(config.seed)
-        self.model = FraiLT(config.model).to(device)
+        self.model = FraiLT(config.model)
+        self.wrapped = ranks.wrap(self.model)
         self.optimizer = make_optimizer(self.model, config.optimizer)
         self.step = 0
         self.drawn = time.monotonic()
@@ -174,6 +185,7 @@ class _Training:
         """Go back to the last saved state, if there is one."""
         state = run.load_state()
         if state is not None:
+            state = self.ranks.spread(state)
             put_weights(self.model, state["model"], str(run.path / "resume.pt"))
             self.optimizer.load_state_dict(state["optimizer"])
             self.step = state["step"]
@@ -190,12 +202,16 @@ class _Training:
             losses.append(self.train_step())
             self.step += 1
             last = self.step == config.steps
-            if not (last or interrupt.came or self.step % LOG_EVERY == 0 or self.step in validate_at):
+            # Asked in every step, since torchrun waits for 30 seconds only, which may be less than LOG_EVERY steps.
+            stop = self.ranks.any(interrupt.came)
+            if not (last or stop or self.step % LOG_EVERY == 0 or self.step in validate_at):
                 continue
-            loss = torch.stack(losses).mean().item()
+            loss = self.ranks.mean(torch.stack(losses).mean().item())
             speeds.append(len(losses) * config.tokens_per_step / (time.perf_counter() - since))
             # The loss is that of the weights before the step, so the new ones are looked at too.
-            if not (math.isfinite(loss) and all(bool(p.isfinite().all()) for p in self.model.parameters())):
+            if self.ranks.any(
+                not (math.isfinite(loss) and all(bool(p.isfinite().all()) for p in self.model.parameters()))
+            ):
                 kept = f"the state of step {good} is kept" if good else "no state was saved before"
                 raise InputError(
                     f"the loss is {loss} at step {self.step} and training has diverged; {kept}. "
@@ -221,24 +237,28 @@ class _Training:
             )
             if self.step in validate_at:
                 valid_loss = self.validate(run, last)
-            if not last and (interrupt.came or time.monotonic() - saved > config.checkpoint_seconds):
+            stop = self.ranks.any(interrupt.came)
+            if not last and (stop or self.ranks.any(time.monotonic() - saved > config.checkpoint_seconds)):
                 self.save(run)
                 good, saved = self.step, time.monotonic()
-                if interrupt.came:
+                if stop:
                     raise KeyboardInterrupt
             since, losses = time.perf_counter(), []
 
     def train_step(self) -> Tensor:
         """One optimizer step; the mean loss of its batch, still on the device."""
         config = self.config
-        x, y = self.corpus.train.batch(self.step, batch=config.batch, context=config.model.context, seed=config.seed)
+        x, y = self.corpus.train.batch(
+            self.step, batch=config.batch, context=config.model.context, seed=config.seed, share=self.ranks.share
+        )
         rate = learning_rate(self.step, config.steps, config.optimizer)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         total = torch.zeros((), device=self.device)
-        for part_x, part_y in zip(x.chunk(config.accumulate), y.chunk(config.accumulate), strict=True):
-            with autocast(config, self.device):
-                logits = self.model(part_x.to(self.device), iterations=self.passes()).logits
+        parts = list(zip(x.chunk(config.accumulate), y.chunk(config.accumulate), strict=True))
+        for i, (part_x, part_y) in enumerate(parts, 1):
+            with self.ranks.part(self.wrapped, last=i == len(parts)), autocast(config, self.device):
+                logits = self.wrapped(part_x.to(self.device), iterations=self.passes()).logits
             loss = F.cross_entropy(logits.flatten(0, 1), part_y.flatten().to(self.device)) / config.accumulate
             loss.backward()
             total += loss.detach()
@@ -260,30 +280,29 @@ class _Training:
         tokens = self.corpus.valid.tokens if last else self.corpus.valid.tokens[: self.config.eval_tokens]
         self.model.eval()
         with autocast(self.config, self.device):
-            loss = stream_loss(self.model, tokens, text_bytes=self.corpus.valid_bytes)
+            loss = self.ranks.evaluate(self.model, tokens, self.corpus.valid_bytes)
         self.model.train()
-        save_model(self.model, run.path)
+        self.ranks.first(save_model, self.model, run.path, self.ranks.gather(stored_weights(self.model)))
         run.log(
             step=self.step,
             tokens=self.step * self.config.tokens_per_step,
             valid_loss=loss.nats_per_token,
             **({"nats": loss.nats, "targets": loss.tokens, "final": True} if last else {}),
         )
-        if last or time.monotonic() - self.drawn > DRAW_SECONDS:
+        if self.ranks.any(last or time.monotonic() - self.drawn > DRAW_SECONDS):
             title = f"{self.config.model.shape}, width {self.config.model.dim}"
-            draw_losses(run.metrics(), run.path / "loss.png", title=title)
+            self.ranks.first(draw_losses, run.metrics(), run.path / "loss.png", title=title)
             self.drawn = time.monotonic()
         return loss.nats_per_token
 
     def save(self, run: RunFolder) -> None:
-        run.save_state(
-            {"step": self.step, "model": stored_weights(self.model), "optimizer": self.optimizer.state_dict()}
-        )
+        state = {"step": self.step, "model": stored_weights(self.model), "optimizer": self.optimizer.state_dict()}
+        run.save_state(self.ranks.gather(state))
 
 
 def measure_speed(config: TrainConfig, corpus: Corpus) -> Callable[[], None]:
     """A function that does one training step and waits for it, on a fresh model that is kept nowhere."""
-    training = _Training(config, corpus, choose_device(config.device))
+    training = _Training(config, corpus, Ranks(choose_device(config.device)))
 
     def step() -> None:
         training.train_step().item()

@@ -1,0 +1,15 @@
+"""``python -m frailt`` is ``frailt``: the form in which torchrun starts it."""
+
+import os
+import sys
+
+from frailt.cli import main
+from frailt.launch import place
+
+status = main()
+if place().ranks > 1:
+    # gloo's threads live as long as the process, and now and then abort a Python that is shut down around them.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+sys.exit(status)
