@@ -5,12 +5,11 @@ header of a request. Whatever a server sends back goes through `Judge.clean` bef
 echo the key.
 """
 
-import contextlib
 import math
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -118,15 +117,34 @@ class Judge:
         if self.config.judge_temperature is not None:
             request["temperature"] = self.config.judge_temperature
         started = self.clock()
-        with self._complaints(), self._client.chat.completions.with_streaming_response.create(**request) as response:
-            body = b""
+        trouble: Exception
+        try:
+            body = self._body(request, started)
+        except TryAgain as error:
+            trouble = error
+        except openai.APITimeoutError:
+            trouble = TryAgain("timed out")
+        except openai.APIStatusError as error:
+            trouble = self._refusal(error)
+        except Exception as error:
+            # Connections break with the exceptions of whatever HTTP library is below; a later try may not.
+            trouble = TryAgain(f"the connection broke ({type(error.__cause__ or error).__name__})")
+        else:
+            # Cleaned before anything is cut off it: half a key would not be found any more.
+            return read_reply(self.clean(body.decode(errors="replace")), form, self.clock() - started)
+        raise trouble  # Out here, so that it carries no other exception, which would carry what the server said.
+
+    def _body(self, request: dict[str, Any], started: float) -> bytes:
+        """What the server sends, within the time and length that one call may take."""
+        body = b""
+        with self._client.chat.completions.with_streaming_response.create(**request) as response:
             for block in response.iter_bytes():
                 body += block
                 if len(body) > LONGEST_REPLY:
-                    break
+                    return body[:LONGEST_REPLY]  # No JSON any more, so a fault.
                 if self.clock() - started > self.config.timeout:
                     raise TryAgain("timed out")
-        return read_reply(body.decode(errors="replace"), form, self.clock() - started)
+        return body
 
     def clean(self, value: Any) -> Any:
         """The value with the key taken out, wherever in it that stands."""
@@ -138,22 +156,6 @@ class Judge:
             case list():
                 return [self.clean(one) for one in value]
         return value
-
-    @contextlib.contextmanager
-    def _complaints(self) -> Iterator[None]:
-        """What goes wrong in a call, as one of two exceptions, with no trace of the request in them."""
-        try:
-            yield
-        except (TryAgain, InputError):
-            raise
-        except openai.APITimeoutError:
-            raise TryAgain("timed out") from None
-        except openai.APIStatusError as error:
-            raise self._refusal(error) from None
-        except Exception as error:
-            # Connections break with the exceptions of whatever HTTP library is below; a later try may not.
-            cause = type(error.__cause__ or error).__name__
-            raise TryAgain(f"the connection broke ({cause})") from None
 
     def _refusal(self, error: openai.APIStatusError) -> Exception:
         status, config = error.status_code, self.config

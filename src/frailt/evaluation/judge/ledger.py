@@ -66,8 +66,12 @@ class Ledger:
             raise InputError(f"{path} is in use by another process; wait for it or choose another --out") from None
         self._answers: dict[str, dict[str, Any]] = {}
         self._faults: Counter[str] = Counter()
-        for line in self._mended():
-            self._take(line)
+        try:
+            for line in self._mended():
+                self._take(line)
+        except InputError:
+            self._file.close()
+            raise
 
     def close(self) -> None:
         """Let others use the file."""
