@@ -1,4 +1,4 @@
-"""A judge on this machine: as much of the protocol of chat completions as a client needs, and what can go wrong in it."""
+"""A judge on this machine: as much of the protocol of chat completions as is needed, and what can go wrong in it."""
 
 import json
 import socket
@@ -45,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
     judge: JudgeServer
     request_json: dict[str, Any]
 
-    def do_POST(self) -> None:  # noqa: N802 (the name that the base class calls)
+    def do_POST(self) -> None:
         assert isinstance(self.server, JudgeServer)
         self.judge = self.server
         self.request_json = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -1,10 +1,11 @@
-"""A judge is asked over the real protocol: what counts as an answer, what is asked again, what a run costs and keeps."""
+"""A judge asked over the real protocol: what counts as an answer, what is asked again, what a run costs and keeps."""
 
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -401,18 +402,18 @@ def test_a_bound_within_a_question_loses_no_reply(server: JudgeServer, tmp_path:
 def test_a_killed_run_asks_nothing_twice_and_loses_nothing(server: JudgeServer, tmp_path: Path) -> None:
     """Killed while two calls are under way, after seven replies were sent."""
     arrived = []
-    both = __import__("threading").Semaphore(0)
+    both = threading.Semaphore(0)
 
     def stuck(handler: Handler) -> None:
         arrived.append(handler.request_json["messages"][0]["content"])
         both.release()
         hang(handler)
 
-    questions = [Question(source="m", beginning=f"Story {i}", completions=(f" goes on {i}.",)) for i in range(20)]
+    questions = [replace(QUESTIONS[0], index=i, beginning=f"Story {i}") for i in range(20)]
     server.script = [grade(plot=11), *[grade() for _ in range(6)], stuck, stuck]
     script = (
         "import sys\nfrom test_judge import *\n"
-        "questions = [Question(source='m', beginning=f'Story {i}', completions=(f' goes on {i}.',)) for i in range(20)]\n"
+        "questions = [replace(QUESTIONS[0], index=i, beginning=f'Story {i}') for i in range(20)]\n"
         f"judge = Judge(JudgeConfig(base_url={server.url!r}, concurrency=2))\n"
         f"ask_all(questions, FORM, judge, Ledger(Path({str(tmp_path)!r}) / 'replies.jsonl'))\n"
     )
@@ -533,7 +534,6 @@ def test_the_estimate_says_what_the_run_then_does(server: JudgeServer, tmp_path:
         r"6 calls, about [\d,]+ tokens to read and 900 to write, about \$0\.\d\d at the prices of", str(before)
     )
     ask(server, tmp_path, max_calls=2)
-    assert before.calls == 6
     ledger = Ledger(tmp_path / "replies.jsonl")
     assert estimate([(FORM, QUESTIONS)], config, ledger).calls == 4
     ledger.close()

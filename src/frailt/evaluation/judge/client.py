@@ -73,7 +73,7 @@ class JudgeConfig:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-class TryAgain(Exception):
+class TryAgainError(Exception):
     """The server was busy, unwell or not there; ``seconds`` is how long it asks to be left alone."""
 
     def __init__(self, reason: str, seconds: float | None = None) -> None:
@@ -110,7 +110,7 @@ class Judge:
         """Ask once.
 
         Raises:
-            TryAgain: the same call may succeed later.
+            TryAgainError: the same call may succeed later.
             InputError: it will not.
         """
         request: dict[str, Any] = {"model": self.config.judge, **form.request(beginning, *completions)}
@@ -120,15 +120,15 @@ class Judge:
         trouble: Exception
         try:
             body = self._body(request, started)
-        except TryAgain as error:
+        except TryAgainError as error:
             trouble = error
         except openai.APITimeoutError:
-            trouble = TryAgain("timed out")
+            trouble = TryAgainError("timed out")
         except openai.APIStatusError as error:
             trouble = self._refusal(error)
         except Exception as error:
             # Connections break with the exceptions of whatever HTTP library is below; a later try may not.
-            trouble = TryAgain(f"the connection broke ({type(error.__cause__ or error).__name__})")
+            trouble = TryAgainError(f"the connection broke ({type(error.__cause__ or error).__name__})")
         else:
             # Cleaned before anything is cut off it: half a key would not be found any more.
             return read_reply(self.clean(body.decode(errors="replace")), form, self.clock() - started)
@@ -143,7 +143,7 @@ class Judge:
                 if len(body) > LONGEST_REPLY:
                     return body[:LONGEST_REPLY]  # No JSON any more, so a fault.
                 if self.clock() - started > self.config.timeout:
-                    raise TryAgain("timed out")
+                    raise TryAgainError("timed out")
         return body
 
     def clean(self, value: Any) -> Any:
@@ -177,7 +177,7 @@ class Judge:
         seconds = retry_after(error.response.headers, time.time)
         if seconds is not None and seconds > LONGEST_WAIT:
             return InputError(f"{self.config.server} asks to wait {seconds:.0f} s; give the same command again later")
-        return TryAgain(reason, seconds)
+        return TryAgainError(reason, seconds)
 
 
 def retry_after(headers: Any, now: Callable[[], float]) -> float | None:

@@ -88,7 +88,7 @@ class Reply:
     seconds: float
 
 
-class Fault(Exception):
+class FaultError(Exception):
     """A reply that is no answer."""
 
 
@@ -100,7 +100,7 @@ def read_reply(body: str, form: Form, seconds: float) -> Reply:
         reply = _object(body, "the reply")
         usage = usage if not isinstance(reply.get("usage"), dict) else reply["usage"]
         answer = _answer(_arguments(reply, form.tool), form)
-    except Fault as error:
+    except FaultError as error:
         fault = str(error)
     return Reply(
         answer=answer,
@@ -118,14 +118,14 @@ def _arguments(reply: dict[str, Any], tool: str) -> Any:
         case {"choices": [{"message": {"tool_calls": [*calls]}}, *_]} if calls:
             pass
         case _:
-            raise Fault("no tool call")
+            raise FaultError("no tool call")
     found = []
     for call in calls:
         match call:
             case {"function": {"name": str(name), "arguments": arguments}} if name == tool:
                 found.append(arguments)
     if len(found) != 1 or len(calls) != 1:
-        raise Fault(f"not one call of {tool} but {len(calls)} calls, {len(found)} of it")
+        raise FaultError(f"not one call of {tool} but {len(calls)} calls, {len(found)} of it")
     return found[0]
 
 
@@ -140,7 +140,7 @@ def _answer(arguments: Any, form: Form) -> dict[str, Any]:
             field = str(one["loc"][0]) if one["loc"] else "the call"
             known = field in form.answer.model_fields or not one["loc"]
             faults.append(f"{field if known else 'an unknown field'}: {one['type']}")
-        raise Fault("; ".join(sorted(set(faults)))) from None
+        raise FaultError("; ".join(sorted(set(faults)))) from None
 
 
 def _object(text: str, what: str) -> dict[str, Any]:
@@ -148,9 +148,9 @@ def _object(text: str, what: str) -> dict[str, Any]:
     try:
         value = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse)
     except (ValueError, RecursionError):
-        raise Fault(f"{what} is not JSON") from None
+        raise FaultError(f"{what} is not JSON") from None
     if not isinstance(value, dict):
-        raise Fault(f"{what} is no JSON object")
+        raise FaultError(f"{what} is no JSON object")
     return value
 
 

@@ -2,12 +2,11 @@
 
 import random
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from frailt.evaluation.judge.client import Judge, TryAgain
+from frailt.evaluation.judge.client import Judge, TryAgainError
 from frailt.evaluation.judge.grading import Form, Reply
 from frailt.evaluation.judge.ledger import Ledger, Question
 
@@ -132,7 +131,7 @@ class _Run:
                 return None
             try:
                 reply = self.judge.ask(self.form, question.beginning, *question.completions)
-            except TryAgain as trouble:
+            except TryAgainError as trouble:
                 pause = min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE)
                 if trouble.seconds is not None:
                     # A rate limit is for all threads, not for the one that met it.
