@@ -13,7 +13,6 @@ from pathlib import Path
 
 import yaml
 
-from frailt.data.text import read_stories
 from frailt.errors import InputError
 
 _SENTENCE = re.compile(r"[.!?][\"'”’]*(?=\s)")
@@ -55,18 +54,17 @@ def read_beginnings(path: Path) -> list[Beginning]:
     return _checked(text.split("<|endoftext|>") if "<|endoftext|>" in text else text.splitlines(), str(path))
 
 
-def held_out_beginnings(paths: Iterable[Path], count: int) -> list[Beginning]:
-    """The first ``count`` stories of text files that can be cut in the middle.
+def held_out_beginnings(stories: Iterable[str], count: int, *, least: int = 1) -> list[Beginning]:
+    """The first ``count`` stories that can be cut in the middle and leave at least ``least`` sentences.
 
     Raises:
-        InputError: the files hold fewer.
+        InputError: there are fewer.
     """
-    paths = list(paths)
-    found = list(islice(filter(None, map(halves, read_stories(paths))), count))
+    cut = filter(None, map(halves, stories))
+    found = list(islice((one for one in cut if len(sentences(one.ending or "")) >= least), count))
     if len(found) < count:
         raise InputError(
-            f"{', '.join(map(str, paths))} gives {len(found)} beginnings, not {count}; give more stories or fewer "
-            "--completions"
+            f"the held-out stories give {len(found)} beginnings, not {count}; give more stories or fewer --completions"
         )
     return found
 

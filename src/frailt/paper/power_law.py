@@ -1,0 +1,95 @@
+"""The power law of section 4.2: grades against validation loss on two logarithmic axes.
+
+    grade = factor x loss ^ exponent
+
+is fitted by least squares in log-log space over models with a loss of at most 1.0, as the paper leaves out those above.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from frailt.evaluation.judge.bootstrap import resample
+from frailt.evaluation.judge.grading import METRICS
+from frailt.paper.grades import KINDS, GradedModel
+
+MOST_LOSS = 1.0
+"""The paper excludes "the region with a validation loss greater than 1.0"."""
+LEAST_POINTS = 3
+"""Two points lie on any power law."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PowerLaw:
+    """A fit."""
+
+    n: int
+    """Models that it is fitted to."""
+    exponent: float
+    factor: float
+    """The grade at a loss of 1.0."""
+    r2: float
+    """Share of the variance of log grade that the fit explains."""
+    interval: tuple[float, float] | None
+    """95% interval of the exponent, over draws of the models with replacement."""
+
+    def __call__(self, loss: float) -> float:
+        """The grade at a loss."""
+        return self.factor * loss**self.exponent
+
+    def __str__(self) -> str:
+        interval = "" if self.interval is None else f" [{self.interval[0]:.2f}, {self.interval[1]:.2f}]"
+        return f"exponent {self.exponent:.2f}{interval}, R2 {self.r2:.2f}, n = {self.n}"
+
+
+def fit(losses: Sequence[float], grades: Sequence[float]) -> PowerLaw | None:
+    """Fit grades over losses; None for fewer than 3 points or where all have the same loss."""
+    if len(losses) < LEAST_POINTS or len(set(losses)) < 2:
+        return None
+    x, y = np.log(losses), np.log(grades)
+    line = _line(x, y, np.ones(len(x)))
+    assert line is not None
+    slope, height = line
+    spread = float(((y - y.mean()) ** 2).sum())
+    left = float(((y - height - slope * x) ** 2).sum())
+
+    def exponent(weights: np.ndarray) -> float | None:
+        drawn = _line(x, y, weights)
+        return None if drawn is None else drawn[0]
+
+    return PowerLaw(
+        n=len(x),
+        exponent=slope,
+        factor=float(np.exp(height)),
+        r2=1 - left / spread if spread > 0 else 1.0,
+        interval=resample(len(x), exponent),
+    )
+
+
+def fitted(models: Sequence[GradedModel]) -> list[GradedModel]:
+    """Those that a fit looks at."""
+    return [model for model in models if model.loss is not None and model.loss <= MOST_LOSS and model.grades]
+
+
+def power_laws(models: Sequence[GradedModel]) -> dict[str, dict[str, PowerLaw | None]]:
+    """Fits of the average and of each metric; for all models, for the standard ones and for FraiLT."""
+    found: dict[str, dict[str, PowerLaw | None]] = {}
+    for metric in ("average", *METRICS):
+        found[metric] = {}
+        for kind in ("all", *KINDS):
+            own = [model for model in fitted(models) if kind in ("all", model.kind)]
+            losses = [model.loss for model in own if model.loss is not None]
+            found[metric][kind] = fit(losses, [model.grades[metric].value for model in own])
+    return found
+
+
+def _line(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[float, float] | None:
+    """Slope and height of the weighted least-squares line; None where all weight is on one x."""
+    total = weights.sum()
+    centre, middle = weights @ x / total, weights @ y / total
+    spread = weights @ (x - centre) ** 2
+    if spread <= 1e-12:
+        return None
+    slope = float(weights @ ((x - centre) * (y - middle)) / spread)
+    return slope, float(middle - slope * centre)
