@@ -71,7 +71,7 @@ def ask(
     judge = Judge(config, clock=time.clock)
     ledger = Ledger(out / "replies.jsonl", judge.clean)
     try:
-        return ask_all(questions, FORM, judge, ledger, sleep=time.sleep), lines(out)
+        return ask_all([(FORM, questions)], judge, ledger, sleep=time.sleep), lines(out)
     finally:
         ledger.close()
         judge.close()
@@ -415,7 +415,7 @@ def test_a_killed_run_asks_nothing_twice_and_loses_nothing(server: JudgeServer, 
         "import sys\nfrom test_judge import *\n"
         "questions = [replace(QUESTIONS[0], index=i, beginning=f'Story {i}') for i in range(20)]\n"
         f"judge = Judge(JudgeConfig(base_url={server.url!r}, concurrency=2))\n"
-        f"ask_all(questions, FORM, judge, Ledger(Path({str(tmp_path)!r}) / 'replies.jsonl'))\n"
+        f"ask_all([(FORM, questions)], judge, Ledger(Path({str(tmp_path)!r}) / 'replies.jsonl'))\n"
     )
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     child = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path})
@@ -481,7 +481,7 @@ def test_ctrl_c_keeps_the_replies_that_are_under_way(server: JudgeServer, tmp_pa
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ask_all(QUESTIONS, FORM, judge, ledger, report=stop)
+        ask_all([(FORM, QUESTIONS)], judge, ledger, report=stop)
     ledger.close()
     judge.close()
     assert len(lines(tmp_path)) == len(server.requests) == 2
@@ -525,20 +525,22 @@ def test_answers_come_with_their_questions(server: JudgeServer, tmp_path: Path) 
 # The estimate
 
 
-def test_the_estimate_says_what_the_run_then_does(server: JudgeServer, tmp_path: Path) -> None:
+def test_the_estimate_says_what_the_run_then_does(
+    server: JudgeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     config = JudgeConfig()
-    before = estimate([(FORM, QUESTIONS + QUESTIONS[:1])], config)
+    path = tmp_path / "replies.jsonl"
+    before = estimate([(FORM, QUESTIONS + QUESTIONS[:1])], config, path)
     assert before.calls == 6
     assert before.price == pytest.approx((before.prompt_tokens * 10 + before.completion_tokens * 30) / 1e6)
-    assert re.match(
-        r"6 calls, about [\d,]+ tokens to read and 900 to write, about \$0\.\d\d at the prices of", str(before)
-    )
+    words = r"6 calls, about [\d,]+ tokens to read and 900 to write, about \$0\.\d\d at the prices of"
+    assert re.match(words, str(before))
+    assert not path.exists()
     ask(server, tmp_path, max_calls=2)
-    ledger = Ledger(tmp_path / "replies.jsonl")
-    assert estimate([(FORM, QUESTIONS)], config, ledger).calls == 4
-    ledger.close()
-    unknown = estimate([(FORM, QUESTIONS)], replace(config, judge="llama3"))
-    assert str(unknown).endswith("price unknown")
+    assert estimate([(FORM, QUESTIONS)], config, path).calls == 4
+    for other in (replace(config, judge="llama3"), replace(config, base_url=server.url)):
+        assert str(estimate([(FORM, QUESTIONS)], other, path)).endswith("price unknown")
 
 
 @pytest.mark.parametrize(

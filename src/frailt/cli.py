@@ -4,7 +4,7 @@ import os
 import sys
 from types import ModuleType
 
-from frailt.commands import compare, evaluate, info, plan, prepare, story, train
+from frailt.commands import compare, evaluate, info, judge, plan, prepare, story, train
 from frailt.errors import InputError
 from frailt.options import split_words
 
@@ -14,10 +14,13 @@ COMMANDS: dict[str, ModuleType] = {
     "compare": compare,
     "evaluate": evaluate,
     "story": story,
+    "judge": judge,
     "plan": plan,
     "info": info,
 }
 """Modules of ``frailt.commands`` by the word that calls them, in the order of the help text."""
+
+_AGAIN = "; the same command goes on from here"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"frailt: {error.strerror or error}{where}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        how = {"train": "; it goes on with --resume", "compare": "; the same command goes on from here"}.get(verb, "")
+        how = {"train": "; it goes on with --resume", "compare": _AGAIN, "judge": _AGAIN}.get(verb, "")
         print(f"\nfrailt: stopped{how}", file=sys.stderr)
         return 130
 

@@ -47,16 +47,16 @@ def pair_questions(beginnings: Sequence[Beginning]) -> list[Question]:
     ]
 
 
-def both_orders(source: str, beginning: str, a: str, b: str) -> tuple[Question, Question]:
-    """A before B, and B before A."""
+def both_orders(source: str, beginning: str, a: str, b: str, index: int = 0) -> tuple[Question, Question]:
+    """A before B, and B before A. Pairs with one beginning differ in their index."""
     return (
-        Question(source=source, beginning=beginning, completions=(a, b)),
-        Question(source=source, beginning=beginning, completions=(b, a)),
+        Question(source=source, beginning=beginning, completions=(a, b), index=index),
+        Question(source=source, beginning=beginning, completions=(b, a), index=index),
     )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Loss:
+class Cost:
     """What spoiling the endings cost, real minus spoiled, over stories for which both were graded."""
 
     average: Mean
@@ -91,7 +91,7 @@ class Calibration:
     stories: int
     grades: dict[str, dict[str, Mean]]
     """Of each kind of ending: the four grades, and their average."""
-    losses: dict[str, Loss]
+    costs: dict[str, Cost]
     verdict: Literal["ordered rightly", "not ordered rightly", "not measured"]
     """Rightly: each way of spoiling costs average, and the grade that it must, with intervals above 0."""
     repeated: dict[str, Mean]
@@ -113,19 +113,19 @@ def calibration(graded: Sequence[dict[str, Any]], paired: Sequence[dict[str, Any
     real = {beginning: one for (name, index, beginning), one in found.items() if (name, index) == (REAL, 0)}
     again = {beginning: one for (name, index, beginning), one in found.items() if (name, index) == (REAL, 1)}
     kinds = {name: [one for (n, i, _), one in found.items() if n == name and i == 0] for name in (REAL, *SPOILED)}
-    losses: dict[str, Loss] = {}
+    costs: dict[str, Cost] = {}
     for name, metric in SPOILED.items():
         both = [(real[one["beginning"]], one) for one in kinds[name] if one["beginning"] in real]
         average = [_average(a) - _average(b) for a, b in both]
         expected = [a[metric] - b[metric] for a, b in both]
-        if (cost := mean(average)) and (own := mean(expected)) and (right := mean([_above(d) for d in average])):
-            losses[name] = Loss(average=cost, metric=metric, expected=own, right=right)
+        if (all_four := mean(average)) and (own := mean(expected)) and (right := mean([_above(d) for d in average])):
+            costs[name] = Cost(average=all_four, metric=metric, expected=own, right=right)
     twice = [(real[beginning], one) for beginning, one in again.items() if beginning in real]
     return Calibration(
         stories=stories,
         grades={name: summary(found) for name, found in kinds.items()},
-        losses=losses,
-        verdict=_verdict(losses),
+        costs=costs,
+        verdict=_verdict(costs),
         repeated=_means({m: [float(a[m] == b[m]) for a, b in twice] for m in METRICS}),
         moved=_means({m: [float(abs(a[m] - b[m])) for a, b in twice] for m in METRICS}),
         pairs={name: preference([one for one in paired if one["source"] == name]) for name in SPOILED},
@@ -133,26 +133,23 @@ def calibration(graded: Sequence[dict[str, Any]], paired: Sequence[dict[str, Any
 
 
 def preference(answers: Sequence[dict[str, Any]]) -> Preference:
-    """Sum up choices between two texts. The text that stands first in the earlier answer of a pair is A."""
-    outcomes: dict[tuple[str, frozenset[str]], list[tuple[tuple[str, ...], str]]] = {}
+    """Sum up answers to pairs of `both_orders`, in their order: A before B comes first."""
+    pairs: dict[tuple[str, int], list[str]] = {}
     for one in answers:
-        texts = tuple(one["completions"])
-        outcomes.setdefault((one["beginning"], frozenset(texts)), []).append((texts, one["better"]))
-    a, b, agree, groups = [], [], [], []
-    for (beginning, _), choices in outcomes.items():
-        if len(choices) == 2:
-            (order, first), (_, second) = choices
-            swapped = {"first": "second", "second": "first", "neither": "neither"}[second]
-            a.append(float(first == swapped == "first"))
-            b.append(float(first == swapped == "second"))
-            agree.append(float(first == swapped))
-            groups.append(beginning)
+        pairs.setdefault((one["beginning"], one["index"]), []).append(one["better"])
+    swapped = {"first": "second", "second": "first", "neither": "neither"}
+    both = {pair: (found[0], swapped[found[1]]) for pair, found in pairs.items() if len(found) == 2}
+    groups = [beginning for beginning, _ in both]
+    a, b, agree = (
+        mean([float(one == other and one in wanted) for one, other in both.values()], groups)
+        for wanted in (("first",), ("second",), ("first", "second", "neither"))
+    )
     decided = [(one["beginning"], one["better"] == "first") for one in answers if one["better"] != "neither"]
     return Preference(
-        pairs=len(agree),
-        a=mean(a, groups),
-        b=mean(b, groups),
-        agree=mean(agree, groups),
+        pairs=len(both),
+        a=a,
+        b=b,
+        agree=agree,
         first=mean([float(first) for _, first in decided], [beginning for beginning, _ in decided]),
     )
 
@@ -176,9 +173,9 @@ def _above(difference: float) -> float:
     return 0.5 if difference == 0 else float(difference > 0)
 
 
-def _verdict(losses: dict[str, Loss]) -> Literal["ordered rightly", "not ordered rightly", "not measured"]:
-    needed = [loss for name in SPOILED if (loss := losses.get(name))]
-    intervals = [cost.interval for loss in needed for cost in (loss.average, loss.expected)]
+def _verdict(costs: dict[str, Cost]) -> Literal["ordered rightly", "not ordered rightly", "not measured"]:
+    needed = [cost for name in SPOILED if (cost := costs.get(name))]
+    intervals = [one.interval for cost in needed for one in (cost.average, cost.expected)]
     if len(needed) < len(SPOILED) or None in intervals:
         return "not measured"
     right = all(interval is not None and interval[0] > 0 for interval in intervals)

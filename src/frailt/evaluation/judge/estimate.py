@@ -1,12 +1,12 @@
 """What a run would cost, before its first call."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from frailt.evaluation.judge.client import JudgeConfig
-from frailt.evaluation.judge.grading import Form
-from frailt.evaluation.judge.ledger import ASKS, Ledger, Question
+from frailt.evaluation.judge.client import OPENAI_URL, JudgeConfig
+from frailt.evaluation.judge.ledger import ASKS, Ledger
+from frailt.evaluation.judge.run import Asked
 
 PRICES_OF = "2025-04"
 """When the prices were noted. They change: the bill is the provider's."""
@@ -49,10 +49,17 @@ class Estimate:
         )
 
 
-def estimate(
-    asked: Sequence[tuple[Form, Sequence[Question]]], config: JudgeConfig, ledger: Ledger | None = None
-) -> Estimate:
-    """The cost of what the ledger has no answer to."""
+def estimate(asked: Asked, config: JudgeConfig, path: Path) -> Estimate:
+    """The cost of what the ledger at ``path`` has no answer to; it need not exist."""
+    ledger = Ledger(path) if path.exists() else None
+    try:
+        return _estimate(asked, config, ledger)
+    finally:
+        if ledger is not None:
+            ledger.close()
+
+
+def _estimate(asked: Asked, config: JudgeConfig, ledger: Ledger | None) -> Estimate:
     calls, characters = 0, 0
     for form, questions in asked:
         keyed = {question.key(form, config): question for question in questions}
@@ -61,8 +68,8 @@ def estimate(
                 calls += 1
                 characters += len(json.dumps(form.request(question.beginning, *question.completions)))
     read, written = round(characters / CHARACTERS_A_TOKEN), calls * TOKENS_AN_ANSWER
-    local = config.url.split("/")[2].rpartition("@")[2].split(":")[0] in ("localhost", "127.0.0.1")
-    price = None if local else PRICES.get(config.judge)
+    # Another server may well use the name of one of OpenAI's models, but not its prices.
+    price = PRICES.get(config.judge) if config.url == OPENAI_URL else None
     return Estimate(
         calls=calls,
         prompt_tokens=read,

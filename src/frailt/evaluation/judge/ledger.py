@@ -66,6 +66,8 @@ class Ledger:
             raise InputError(f"{path} is in use by another process; wait for it or choose another --out") from None
         self._answers: dict[str, dict[str, Any]] = {}
         self._faults: Counter[str] = Counter()
+        self.spent: Counter[str] = Counter()
+        """Replies, and tokens as far as the server counted, over the whole file."""
         try:
             for line in self._mended():
                 self._take(line)
@@ -111,6 +113,9 @@ class Ledger:
             self._take(line)
 
     def _take(self, line: dict[str, Any]) -> None:
+        self.spent["replies"] += 1
+        for name in ("prompt_tokens", "completion_tokens"):
+            self.spent[name] += line.get(name) or 0
         if line["answer"] is not None:
             self._answers[line["key"]] = line["answer"]
         else:

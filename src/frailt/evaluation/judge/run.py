@@ -5,10 +5,15 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from frailt.evaluation.judge.client import Judge, TryAgainError
+from frailt.evaluation.judge.client import Judge, JudgeConfig, TryAgainError
 from frailt.evaluation.judge.grading import Form, Reply
-from frailt.evaluation.judge.ledger import Ledger, Question
+from frailt.evaluation.judge.ledger import Ledger, Question, answers
+
+Asked = Sequence[tuple[Form, Sequence[Question]]]
+"""Questions, with the form that each is asked with."""
 
 TRIES = 8
 """Calls for one reply while the server is busy, unwell or not there."""
@@ -36,9 +41,32 @@ class Tally:
     """Why questions are left over; None where none are."""
 
 
+def consult(
+    asked: Asked,
+    config: JudgeConfig,
+    path: Path,
+    *,
+    report: Callable[[Tally], None] = lambda tally: None,
+) -> tuple[Tally, list[list[dict[str, Any]]]]:
+    """Ask whatever the ledger at ``path`` has no answer to, and give all answers that there are, by form.
+
+    Raises:
+        InputError: as `ask_all`, or there is no key, or another process holds the ledger.
+    """
+    judge = Judge(config)
+    try:
+        ledger = Ledger(path, judge.clean)
+        try:
+            tally = ask_all(asked, judge, ledger, report=report)
+            return tally, [answers(ledger, questions, form, config) for form, questions in asked]
+        finally:
+            ledger.close()
+    finally:
+        judge.close()
+
+
 def ask_all(
-    questions: Sequence[Question],
-    form: Form,
+    asked: Asked,
     judge: Judge,
     ledger: Ledger,
     *,
@@ -48,8 +76,7 @@ def ask_all(
     """Ask every question that the ledger has no answer to.
 
     Args:
-        questions: with equal keys among them, one is asked.
-        form: how they are asked.
+        asked: forms, and the questions to ask with each; of questions with equal keys, one is asked.
         judge: whom; its config bounds concurrency and calls.
         ledger: where replies go, each at once.
         report: called after every reply, from one thread at a time.
@@ -58,21 +85,20 @@ def ask_all(
     Raises:
         InputError: the server refuses, and would again. What was answered by then is in the ledger.
     """
-    return _Run(questions, form, judge, ledger, report, sleep).go()
+    return _Run(asked, judge, ledger, report, sleep).go()
 
 
 class _Run:
     def __init__(
         self,
-        questions: Sequence[Question],
-        form: Form,
+        asked: Asked,
         judge: Judge,
         ledger: Ledger,
         report: Callable[[Tally], None],
         sleep: Callable[[float], object] | None,
     ) -> None:
-        self.keyed = {question.key(form, judge.config): question for question in questions}
-        self.form, self.judge, self.ledger, self.report = form, judge, ledger, report
+        self.keyed = {one.key(form, judge.config): (form, one) for form, questions in asked for one in questions}
+        self.judge, self.ledger, self.report = judge, ledger, report
         self.lock, self.stop = threading.Lock(), threading.Event()
         self.sleep = sleep or self.stop.wait
         self.reason: str | None = None
@@ -111,11 +137,12 @@ class _Run:
         """Ask a question until it has an answer or has failed."""
         try:
             while self.ledger.open(key) and not self.stop.is_set():
-                reply = self.reply(self.keyed[key])
+                form, question = self.keyed[key]
+                reply = self.reply(form, question)
                 if reply is None:
                     return
                 with self.lock:
-                    self.ledger.add(self.keyed[key], self.form, self.judge.config, reply)
+                    self.ledger.add(question, form, self.judge.config, reply)
                     self.prompt_tokens += reply.prompt_tokens or 0
                     self.completion_tokens += reply.completion_tokens or 0
                     self.report(self.tally())
@@ -123,14 +150,14 @@ class _Run:
             self.halt("stopped")
             raise
 
-    def reply(self, question: Question) -> Reply | None:
+    def reply(self, form: Form, question: Question) -> Reply | None:
         """One reply, with as many tries as it takes; None where the run is over or the server stays silent."""
         for attempt in range(TRIES):
             self.wait_for_turn()
             if not self.may_call():
                 return None
             try:
-                reply = self.judge.ask(self.form, question.beginning, *question.completions)
+                reply = self.judge.ask(form, question.beginning, *question.completions)
             except TryAgainError as trouble:
                 pause = min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE)
                 if trouble.seconds is not None:
