@@ -1,6 +1,7 @@
 """Grade models' stories by a language model, or measure them without one."""
 
 import sys
+import textwrap
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,7 +74,7 @@ def _grade(command: Any) -> None:
         )
     print(table(HEADERS, cells(students, graded)))
     for claim in claims(graded):
-        print(f"{claim.verdict}: {claim.text} ({claim.detail})")
+        print(textwrap.fill(f"{claim.verdict}: {claim.text} ({claim.detail})", 80, subsequent_indent="  "))
     _finish(command, tally, "judge")
 
 
@@ -96,7 +97,8 @@ def _calibrate(command: Any) -> None:
     columns = list(next((own for own in found.grades.values() if own), {}))
     rows = [(name, *(f"{own[c].value:.2f}" for c in columns)) for name, own in found.grades.items() if own]
     print(table(("ending", *columns), rows))
-    print(table(("real ending (A) or", *PREFERENCE), [(n, *preference_cells(own)) for n, own in found.pairs.items()]))
+    pairs = [(name, *preference_cells(own)) for name, own in found.pairs.items()]
+    print(table(("real ending (A) or", *PREFERENCE), _short(pairs)))
     print(f"Endings: {found.verdict}.")
     _finish(command, tally, "calibration")
 
@@ -115,7 +117,7 @@ def _pairwise(command: Any) -> None:
             students, command.stories, command.judge, command.out, _provenance(), report=line.tally
         )
     print(f"A: {students[0].name}   B: {students[1].name}")
-    print(table(PREFERENCE, [preference_cells(found)]))
+    print(table(PREFERENCE, _short([preference_cells(found)])))
     _finish(command, tally, "pairwise")
 
 
@@ -152,8 +154,7 @@ def _offline(command: Any) -> None:
         "probes": command.probes,
     }
     head, rows = report_offline(students, measures, facts, command.stories, sources, command.out, _provenance())
-    # Intervals are in the files: with them a row is wider than a terminal.
-    print(table(head, [tuple(cell.split(" [")[0] for cell in row) for row in rows]))
+    print(table(head, _short(rows)))
     print("None of these figures is a grade.")
     print(f"Table: {command.out / 'offline.md'}   All figures: {command.out / 'offline.json'}")
 
@@ -188,6 +189,11 @@ def _estimated(command: Any, asked: Any) -> bool:
     if command.estimate:
         print(estimate(asked, command.judge, command.out / "replies.jsonl"))
     return command.estimate
+
+
+def _short(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Cells without their intervals, which are in the files: with them a row is wider than a terminal."""
+    return [tuple(cell.split(" [")[0] for cell in row) for row in rows]
 
 
 def _provenance() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from frailt.evaluation.judge.grading import METRICS
 from frailt.files import replacing
 from frailt.paper.grades import KINDS, GradedModel
-from frailt.paper.power_law import MOST_LOSS, PowerLaw, power_laws
+from frailt.paper.power_law import MOST_LOSS, PowerLaw, power_law
 
 _MARKERS = dict(zip(KINDS, "so", strict=True))
 _PAPER, _OWN = "tab:gray", "tab:blue"
@@ -47,7 +47,7 @@ def _panel(axes: Axes, own: Sequence[GradedModel], paper: Sequence[GradedModel],
     axes.set(xscale="log", yscale="log")
     for models, colour, alpha in ((paper, _PAPER, 0.6), (own, _OWN, 1.0)):
         _points(axes, models, metric, colour, alpha)
-        law = power_laws(models)[metric]["all"]
+        law = power_law(models, metric)
         if law is not None:
             _law(axes, law, models, colour)
     shown = [model.loss for model in (*own, *paper) if model.loss is not None and model.grades]

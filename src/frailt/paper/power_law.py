@@ -48,22 +48,16 @@ def fit(losses: Sequence[float], grades: Sequence[float]) -> PowerLaw | None:
     if len(losses) < LEAST_POINTS or len(set(losses)) < 2:
         return None
     x, y = np.log(losses), np.log(grades)
-    line = _line(x, y, np.ones(len(x)))
-    assert line is not None
-    slope, height = line
+    exponent = float(slopes(x, y, np.ones((1, len(x))))[0])
+    height = y.mean() - exponent * x.mean()
     spread = float(((y - y.mean()) ** 2).sum())
-    left = float(((y - height - slope * x) ** 2).sum())
-
-    def exponent(weights: np.ndarray) -> float | None:
-        drawn = _line(x, y, weights)
-        return None if drawn is None else drawn[0]
-
+    left = float(((y - height - exponent * x) ** 2).sum())
     return PowerLaw(
         n=len(x),
-        exponent=slope,
+        exponent=exponent,
         factor=float(np.exp(height)),
         r2=1 - left / spread if spread > 0 else 1.0,
-        interval=resample(len(x), exponent),
+        interval=resample(len(x), lambda weights: slopes(x, y, weights)),
     )
 
 
@@ -72,24 +66,31 @@ def fitted(models: Sequence[GradedModel]) -> list[GradedModel]:
     return [model for model in models if model.loss is not None and model.loss <= MOST_LOSS and model.grades]
 
 
+def power_law(models: Sequence[GradedModel], metric: str, kind: str = "all") -> PowerLaw | None:
+    """The fit of one metric, or of the average, for all models or those of one kind."""
+    own = [model for model in fitted(models) if kind in ("all", model.kind)]
+    return fit([model.loss for model in own if model.loss is not None], [model.grades[metric].value for model in own])
+
+
 def power_laws(models: Sequence[GradedModel]) -> dict[str, dict[str, PowerLaw | None]]:
     """Fits of the average and of each metric; for all models, for the standard ones and for FraiLT."""
-    found: dict[str, dict[str, PowerLaw | None]] = {}
-    for metric in ("average", *METRICS):
-        found[metric] = {}
-        for kind in ("all", *KINDS):
-            own = [model for model in fitted(models) if kind in ("all", model.kind)]
-            losses = [model.loss for model in own if model.loss is not None]
-            found[metric][kind] = fit(losses, [model.grades[metric].value for model in own])
-    return found
+    return {
+        metric: {kind: power_law(models, metric, kind) for kind in ("all", *KINDS)} for metric in ("average", *METRICS)
+    }
 
 
-def _line(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[float, float] | None:
-    """Slope and height of the weighted least-squares line; None where all weight is on one x."""
-    total = weights.sum()
-    centre, middle = weights @ x / total, weights @ y / total
-    spread = weights @ (x - centre) ** 2
-    if spread <= 1e-12:
-        return None
-    slope = float(weights @ ((x - centre) * (y - middle)) / spread)
-    return slope, float(middle - slope * centre)
+def slopes(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Slopes of least-squares lines.
+
+    Args:
+        x, y: points, of shape ``(points,)``.
+        weights: of the points, a row for each line, ``(lines, points)``.
+
+    Returns:
+        ``(lines,)``; NaN where all weight is on one x.
+    """
+    total = np.maximum(weights.sum(1, keepdims=True), 1e-12)
+    from_x, from_y = x - weights @ x[:, None] / total, y - weights @ y[:, None] / total
+    spread = (weights * from_x**2).sum(1)
+    shared = (weights * from_x * from_y).sum(1)
+    return np.divide(shared, spread, out=np.full(len(weights), np.nan), where=spread > 1e-12)

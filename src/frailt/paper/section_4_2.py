@@ -14,7 +14,7 @@ from frailt.evaluation.judge.bootstrap import resample
 from frailt.evaluation.judge.grading import METRICS
 from frailt.model.shape import Shape
 from frailt.paper.grades import KINDS, GradedModel
-from frailt.paper.power_law import LEAST_POINTS, MOST_LOSS, fitted, power_laws
+from frailt.paper.power_law import LEAST_POINTS, MOST_LOSS, fitted, power_law, slopes
 
 Verdict = Literal["held", "did not hold", "not measured"]
 FLOOR = 1.25
@@ -69,13 +69,16 @@ def _equal(models: Sequence[GradedModel]) -> tuple[Verdict, str]:
         return "not measured", f"fewer than {LEAST_POINTS} models of one type with a loss of at most 1.0"
     design = np.column_stack([np.ones(len(x)), x, own])
 
-    def factor(weights: np.ndarray) -> float | None:
-        root = np.sqrt(weights)[:, None]
-        solution, _, rank, _ = np.linalg.lstsq(design * root, y * root[:, 0], rcond=None)
-        return float(np.exp(solution[2])) if rank == 3 else None
+    def factors(weights: np.ndarray) -> np.ndarray:
+        normal = np.einsum("wp,pi,pj->wij", weights, design, design)
+        right = np.einsum("wp,pi,p->wi", weights, design, y)
+        found = np.full(len(weights), np.nan)
+        solvable = np.linalg.det(normal) > 1e-9
+        found[solvable] = np.exp(np.linalg.solve(normal[solvable], right[solvable, :, None])[:, 2, 0])
+        return found
 
-    value, interval = factor(np.ones(len(x))), resample(len(x), factor)
-    if value is None or interval is None:
+    value, interval = float(factors(np.ones((1, len(x))))[0]), resample(len(x), factors)
+    if interval is None:
         return "not measured", "too few different models for an interval"
     detail = f"factor {value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
     if interval[0] >= 1 / EQUAL and interval[1] <= EQUAL:
@@ -86,29 +89,21 @@ def _equal(models: Sequence[GradedModel]) -> tuple[Verdict, str]:
 
 def _power_law(models: Sequence[GradedModel]) -> tuple[Verdict, str]:
     """The average of all models with a loss of at most 1.0 follows a power law with R2 of at least 0.8."""
-    law = power_laws(models)["average"]["all"]
+    law = power_law(models, "average")
     return ("not measured", _few("all")) if law is None else (_held(law.r2 >= GOOD_FIT), str(law))
 
 
 def _same_law(models: Sequence[GradedModel]) -> tuple[Verdict, str]:
     """Both types follow power laws of R2 at least 0.8, and the interval of their exponents' difference holds 0."""
-    laws = power_laws(models)["average"]
-    standard, frailt = (laws[kind] for kind in KINDS)
+    standard, frailt = (power_law(models, "average", kind) for kind in KINDS)
     if standard is None or frailt is None:
         return "not measured", _few("one type")
     x, y, own = _points(models)
 
-    def difference(weights: np.ndarray) -> float | None:
-        slopes = []
-        for side in (own, ~own):
-            w, a, b = weights[side], x[side], y[side]
-            if np.count_nonzero(w) < 2 or np.ptp(a[w > 0]) == 0:
-                return None
-            a, b = a - w @ a / w.sum(), b - w @ b / w.sum()
-            slopes.append(float(w @ (a * b) / (w @ a**2)))
-        return slopes[0] - slopes[1]
-
-    interval = resample(len(x), difference)
+    interval = resample(
+        len(x),
+        lambda weights: slopes(x[own], y[own], weights[:, own]) - slopes(x[~own], y[~own], weights[:, ~own]),
+    )
     if interval is None:
         return "not measured", "too few different models for an interval"
     parts = [
@@ -121,7 +116,7 @@ def _same_law(models: Sequence[GradedModel]) -> tuple[Verdict, str]:
 
 def _each_metric(models: Sequence[GradedModel]) -> tuple[Verdict, str]:
     """Each of the four grades of all models with a loss of at most 1.0 follows a power law with R2 of at least 0.8."""
-    laws = {metric: power_laws(models)[metric]["all"] for metric in METRICS}
+    laws = {metric: power_law(models, metric) for metric in METRICS}
     found = {metric: law.r2 for metric, law in laws.items() if law is not None}
     if len(found) < len(METRICS):
         return "not measured", _few("all")

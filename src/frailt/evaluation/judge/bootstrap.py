@@ -40,20 +40,24 @@ def mean(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> M
         places = {group: i for i, group in enumerate(dict.fromkeys(groups))}
         inverse = np.array([places[group] for group in groups])
     sums, counts = np.bincount(inverse, numbers), np.bincount(inverse)
-    draws = resample(len(sums), lambda weights: float(weights @ sums / (weights @ counts)))
+    draws = resample(len(sums), lambda weights: (weights @ sums) / (weights @ counts))
     return Mean(value=float(numbers.mean()), interval=draws if len(sums) > 1 else None, count=len(numbers))
 
 
-def resample(
-    size: int, statistic: Callable[[np.ndarray], float | None], *, seed: int = 0
-) -> tuple[float, float] | None:
-    """Percentiles 2.5 and 97.5 of a statistic of weights, over draws of ``size`` things with replacement.
+def resample(size: int, statistic: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float] | None:
+    """Percentiles 2.5 and 97.5 of a statistic over draws of ``size`` things with replacement.
 
-    None where the statistic is None in more than a twentieth of the draws.
+    Args:
+        size: how many things there are.
+        statistic: from weights of shape ``(draws, size)``, how often each thing was drawn, to a value for each draw;
+            NaN where a draw has none.
+
+    Returns:
+        The interval; None where more than a twentieth of the draws have no value.
     """
-    random = np.random.default_rng(seed)
-    weights = random.multinomial(size, np.full(size, 1 / size), RESAMPLES)
-    found = [value for one in weights if (value := statistic(one)) is not None]
+    weights = np.random.default_rng(0).multinomial(size, np.full(size, 1 / size), RESAMPLES).astype(float)
+    found = statistic(weights)
+    found = found[~np.isnan(found)]
     if len(found) < 0.95 * RESAMPLES:
         return None
     low, high = np.percentile(found, [2.5, 97.5])

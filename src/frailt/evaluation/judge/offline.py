@@ -148,7 +148,12 @@ def perplexity(reference: Storyteller, written: Sequence[Completion]) -> Mean | 
     sums, counts = np.array(list(nats.values())), np.array(list(tokens.values()))
     if not counts.sum():
         return None
-    interval = resample(len(sums), lambda w: math.exp(w @ sums / (w @ counts)) if w @ counts > 0 else None)
+
+    def drawn(weights: np.ndarray) -> np.ndarray:
+        total = weights @ counts
+        return np.exp(np.divide(weights @ sums, total, out=np.full(len(total), np.nan), where=total > 0))
+
+    interval = resample(len(sums), drawn)
     return Mean(
         value=math.exp(sums.sum() / counts.sum()), interval=interval if len(sums) > 1 else None, count=len(written)
     )
