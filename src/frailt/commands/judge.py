@@ -72,7 +72,7 @@ def _grade(command: Any) -> None:
         tally, graded = grade(
             students, form, command.stories, command.judge, command.out, _provenance(), report=line.tally
         )
-    print(table(HEADERS, cells(students, graded)))
+    print(table(HEADERS, cells(graded)))
     for claim in claims(graded):
         print(textwrap.fill(f"{claim.verdict}: {claim.text} ({claim.detail})", 80, subsequent_indent="  "))
     _finish(command, tally, "judge")

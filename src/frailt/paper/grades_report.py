@@ -17,7 +17,7 @@ from frailt.paper.judging import StoryConfig, Student, described, plain
 from frailt.paper.power_law import power_laws
 from frailt.paper.section_4_2 import Claim, claims
 
-HEADERS = ("model", "shape", "width", "loss", *METRICS, "average", "graded")
+HEADERS = ("model", "shape", "width", "loss", *METRICS, "average", "n")
 
 
 def grade_questions(students: Sequence[Student]) -> list[Question]:
@@ -83,15 +83,15 @@ def grade(
     return tally, graded
 
 
-def cells(students: Sequence[Student], graded: Sequence[GradedModel]) -> list[tuple[str, ...]]:
+def cells(graded: Sequence[GradedModel]) -> list[tuple[str, ...]]:
     """A row for each model, in the order of ``HEADERS``."""
     rows = []
-    for student, model in zip(students, graded, strict=True):
+    for model in graded:
         grades = [f"{model.grades[m].value:.2f}" if model.grades else "" for m in (*METRICS, "average")]
         number = model.grades["average"].count if model.grades else 0
         loss = "" if model.loss is None else f"{model.loss:.3f}"
         rows.append(
-            (model.name, model.shape, str(model.dim), loss, *grades, f"{number}/{len(student.written)}"),
+            (model.name, model.shape, str(model.dim), loss, *grades, str(number)),
         )
     return rows
 
@@ -105,7 +105,7 @@ def markdown(
     provenance: dict[str, Any],
 ) -> str:
     """The report as Markdown."""
-    head, rows = HEADERS, cells(students, graded)
+    head, rows = HEADERS, cells(graded)
     intervals = [
         (model.name, *(str(model.grades[m]) if model.grades else "" for m in (*METRICS, "average"))) for model in graded
     ]

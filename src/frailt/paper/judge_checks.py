@@ -97,8 +97,8 @@ def compare_models(
         "server": config.server,
         "prompt": plain(form.prompt),
         "stories": plain(stories),
-        "a": described(students[0]),
-        "b": described(students[1]),
+        "model_a": described(students[0]),
+        "model_b": described(students[1]),
         "run": plain(tally),
         **plain(found),
     }
