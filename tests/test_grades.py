@@ -21,8 +21,8 @@ PAPER = SHARED / "paper" / "frailt.txt"
 
 
 def model(shape: str, loss: float | None, grades: float | dict[str, float], dim: int = 64) -> GradedModel:
-    values = grades if isinstance(grades, dict) else dict.fromkeys(METRICS, grades)
-    full = {**values, "average": sum(values.values()) / 4}
+    values: dict[str, float] = grades if isinstance(grades, dict) else dict.fromkeys(METRICS, grades)
+    full = values | {"average": sum(values.values()) / 4}
     return GradedModel(
         name=f"{shape}-{dim}",
         dim=dim,

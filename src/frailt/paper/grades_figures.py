@@ -14,7 +14,7 @@ from frailt.files import replacing
 from frailt.paper.grades import KINDS, GradedModel
 from frailt.paper.power_law import MOST_LOSS, PowerLaw, power_law
 
-_MARKERS = dict(zip(KINDS, "so", strict=True))
+_MARKERS: dict[str, str] = dict(zip(KINDS, "so", strict=True))
 _PAPER, _OWN = "tab:gray", "tab:blue"
 
 

@@ -152,6 +152,7 @@ class _Run:
 
     def reply(self, form: Form, question: Question) -> Reply | None:
         """One reply, with as many tries as it takes; None where the run is over or the server stays silent."""
+        last = ""
         for attempt in range(TRIES):
             self.wait_for_turn()
             if not self.may_call():
