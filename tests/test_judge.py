@@ -102,9 +102,7 @@ def test_a_question_is_asked_by_tool_calling_and_kept_whole(server: JudgeServer,
     assert line["judge"] == "gpt-4-1106-preview"
     assert line["prompt"] == {"version": GRADE.version, "text": GRADE.text}
     assert line["server"] == server.url
-    assert tally == Tally(
-        questions=1, answered=1, failed=0, calls=1, prompt_tokens=300, completion_tokens=40, stopped=None
-    )
+    assert tally == Tally(questions=1, answered=1, failed=0, calls=1, prompt_tokens=300, completion_tokens=40)
 
 
 BAD = {
@@ -234,23 +232,38 @@ def test_a_rate_limit_is_obeyed(server: JudgeServer, tmp_path: Path) -> None:
 
 
 def test_a_rate_limit_holds_every_thread(server: JudgeServer, tmp_path: Path) -> None:
-    """No call of any thread is made before the time that the server has named."""
-    time = Time()
-    early = []
+    """One thread meets the limit while another waits for a reply: neither calls again before the time is up."""
 
-    def limited(handler: Handler) -> None:
-        error(429, Retry_After="30")(handler)
+    class Patient(Time):
+        def sleep(self, seconds: float) -> None:
+            self.slept.append(seconds)
+            if len(self.slept) == 1:
+                limited.set()
+                other.wait(10)
+                self.now += seconds
+            else:
+                other.set()
 
-    def watch(handler: Handler) -> None:
-        early.append(time.now < 30)
+    arrived, limited, other = threading.Event(), threading.Event(), threading.Event()
+    time = Patient()
+    calls_at_once: list[int] = []
+
+    def late(handler: Handler) -> None:
+        """Answers when the limit has been met."""
+        arrived.set()
+        limited.wait(10)
+        calls_at_once.append(len(server.requests))
         grade()(handler)
 
-    server.script = [limited]
-    server.usual = watch
-    tally, _ = ask(server, tmp_path, time=time)
+    def first(handler: Handler) -> None:
+        arrived.wait(10)
+        error(429, Retry_After="30")(handler)
+
+    server.script = [first, late]
+    tally, _ = ask(server, tmp_path, time=time, concurrency=2)
     assert tally.answered == 6
-    assert not any(early)
-    assert time.now == 30
+    assert calls_at_once == [2]
+    assert time.slept[:2] == [30, 30]
 
 
 def test_a_wait_that_is_too_long_ends_the_run(server: JudgeServer, tmp_path: Path) -> None:
@@ -470,6 +483,19 @@ def test_two_processes_do_not_share_a_ledger(tmp_path: Path) -> None:
         Ledger(tmp_path / "replies.jsonl")
     first.close()
     Ledger(tmp_path / "replies.jsonl").close()
+
+
+def test_what_is_waited_for_is_told(server: JudgeServer, tmp_path: Path) -> None:
+    told: list[str | None] = []
+    server.script = [error(429, Retry_After="7"), grade(), error(503), grade()]
+    time = Time()
+    judge = Judge(JudgeConfig(base_url=server.url, concurrency=1), clock=time.clock)
+    ledger = Ledger(tmp_path / "replies.jsonl", judge.clean)
+    asked = [(FORM, QUESTIONS[:2])]
+    ask_all(asked, judge, ledger, sleep=time.sleep, report=lambda tally: told.append(tally.waiting))
+    ledger.close()
+    judge.close()
+    assert told == ["rate limit", None, "status 503", None]
 
 
 def test_ctrl_c_keeps_the_replies_that_are_under_way(server: JudgeServer, tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ def _offline(command: Any) -> None:
     from frailt.evaluation.judge.students import Completion
     from frailt.inference.generate import load
     from frailt.paper.judge_checks import report_offline
+    from frailt.paper.judging import hashes
 
     if command.estimate:
         raise InputError("--offline asks no judge and costs nothing; leave out --estimate")
@@ -152,6 +153,7 @@ def _offline(command: Any) -> None:
         "training_text": [path.name for path in command.text],
         "reference": command.reference.name if command.reference is not None else None,
         "probes": command.probes,
+        "files": hashes(*command.text, *filter(None, [command.reference])),
     }
     head, rows = report_offline(students, measures, facts, command.stories, sources, command.out, _provenance())
     print(table(head, _short(rows)))
@@ -232,7 +234,8 @@ class _Line:
             f"{tally.answered}/{tally.questions} answered, {tally.failed} failed, {tally.calls} calls, "
             f"{tally.prompt_tokens + tally.completion_tokens:,} tokens"
         )
-        done = tally.answered + tally.failed == tally.questions
+        done = tally.answered + tally.failed == tally.questions or tally.stopped
+        text += f"; {tally.stopped or tally.waiting}" if tally.stopped or tally.waiting else ""
         if self.terminal:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
             self.open = True

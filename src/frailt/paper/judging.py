@@ -25,7 +25,7 @@ from frailt.evaluation.judge.beginnings import (
     read_beginnings,
 )
 from frailt.evaluation.judge.bootstrap import Mean
-from frailt.evaluation.judge.students import Completion, completions_of, labels
+from frailt.evaluation.judge.students import Completion, completions_of, labels, weights_of
 from frailt.evaluation.loss import stream_loss
 from frailt.evaluation.text import encode_text
 from frailt.files import read_json
@@ -88,6 +88,8 @@ class Student:
     """Nats per token; None where it is not known."""
     loss_of: str | None
     """Where the loss comes from."""
+    weights: str
+    """SHA-256 of the weights."""
     written: tuple[Completion, ...]
 
 
@@ -139,6 +141,7 @@ def write_stories(
                 parameters=count(teller.model.config).parameters,
                 loss=loss,
                 loss_of=source,
+                weights=weights_of(path),
                 written=tuple(written),
             )
         )
@@ -154,6 +157,11 @@ def check_folder(out: Path) -> None:
     there = {path.name for path in out.iterdir() if not path.name.startswith(".")} if out.is_dir() else set()
     if there and not there & FILES:
         raise InputError(f"{out} holds other files and no results of a judge; choose another --out")
+
+
+def hashes(*paths: Path) -> dict[str, str]:
+    """The SHA-256 of files, by name; of a folder, that of the weights in it."""
+    return {path.name: weights_of(path) for path in paths}
 
 
 def plain(value: Any) -> Any:

@@ -68,11 +68,11 @@ def _estimate(asked: Asked, config: JudgeConfig, ledger: Ledger | None) -> Estim
                 calls += 1
                 characters += len(json.dumps(form.request(question.beginning, *question.completions)))
     read, written = round(characters / CHARACTERS_A_TOKEN), calls * TOKENS_AN_ANSWER
+    return Estimate(calls=calls, prompt_tokens=read, completion_tokens=written, price=price_of(config, read, written))
+
+
+def price_of(config: JudgeConfig, prompt_tokens: int, completion_tokens: int) -> float | None:
+    """US dollars for so many tokens; None where the price is not known."""
     # Another server may well use the name of one of OpenAI's models, but not its prices.
-    price = PRICES.get(config.judge) if config.url == OPENAI_URL else None
-    return Estimate(
-        calls=calls,
-        prompt_tokens=read,
-        completion_tokens=written,
-        price=None if price is None else (read * price[0] + written * price[1]) / 1e6,
-    )
+    prices = PRICES.get(config.judge) if config.url == OPENAI_URL else None
+    return None if prices is None else (prompt_tokens * prices[0] + completion_tokens * prices[1]) / 1e6

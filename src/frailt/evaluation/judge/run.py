@@ -35,9 +35,11 @@ class Tally:
     calls: int
     """Made by this run."""
     prompt_tokens: int
-    """Of this run's calls, as far as the server counts."""
+    """Of all replies in the ledger, as far as the server counts."""
     completion_tokens: int
-    stopped: str | None
+    waiting: str | None = None
+    """What went wrong with the last call, while it is to be tried again."""
+    stopped: str | None = None
     """Why questions are left over; None where none are."""
 
 
@@ -79,7 +81,7 @@ def ask_all(
         asked: forms, and the questions to ask with each; of questions with equal keys, one is asked.
         judge: whom; its config bounds concurrency and calls.
         ledger: where replies go, each at once.
-        report: called after every reply, from one thread at a time.
+        report: called after every call, from one thread at a time.
         sleep: waits for a number of seconds; unset: a wait that ends when the run is stopped.
 
     Raises:
@@ -102,7 +104,8 @@ class _Run:
         self.lock, self.stop = threading.Lock(), threading.Event()
         self.sleep = sleep or self.stop.wait
         self.reason: str | None = None
-        self.calls = self.prompt_tokens = self.completion_tokens = self.silent = 0
+        self.waiting: str | None = None
+        self.calls = self.silent = 0
         self.not_before = judge.clock()
 
     def go(self) -> Tally:
@@ -110,8 +113,12 @@ class _Run:
         tasks = [pool.submit(self.settle, key) for key in self.keyed if self.ledger.open(key)]
         try:
             wait(tasks)
+        except KeyboardInterrupt:
+            # Calls under way are paid for, so their replies are waited for and kept.
+            self.halt("stopping, after the calls under way")
+            self.report(self.tally())
+            raise
         finally:
-            # Also after Ctrl-C: calls under way are paid for, so their replies are waited for and kept.
             self.halt("stopped")
             pool.shutdown(cancel_futures=True)
         for task in tasks:
@@ -128,8 +135,9 @@ class _Run:
             answered=sum(states),
             failed=failed,
             calls=self.calls,
-            prompt_tokens=self.prompt_tokens,
-            completion_tokens=self.completion_tokens,
+            prompt_tokens=self.ledger.spent["prompt_tokens"],
+            completion_tokens=self.ledger.spent["completion_tokens"],
+            waiting=None if done else self.waiting,
             stopped=None if done else self.reason,
         )
 
@@ -143,8 +151,7 @@ class _Run:
                     return
                 with self.lock:
                     self.ledger.add(question, form, self.judge.config, reply)
-                    self.prompt_tokens += reply.prompt_tokens or 0
-                    self.completion_tokens += reply.completion_tokens or 0
+                    self.waiting = None
                     self.report(self.tally())
         except BaseException:
             self.halt("stopped")
@@ -152,7 +159,6 @@ class _Run:
 
     def reply(self, form: Form, question: Question) -> Reply | None:
         """One reply, with as many tries as it takes; None where the run is over or the server stays silent."""
-        last = ""
         for attempt in range(TRIES):
             self.wait_for_turn()
             if not self.may_call():
@@ -161,12 +167,14 @@ class _Run:
                 reply = self.judge.ask(form, question.beginning, *question.completions)
             except TryAgainError as trouble:
                 pause = min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE)
+                with self.lock:
+                    self.waiting = str(trouble)
+                    self.report(self.tally())
                 if trouble.seconds is not None:
                     # A rate limit is for all threads, not for the one that met it.
                     self.hold(trouble.seconds)
                 elif attempt + 1 < TRIES:
                     self.sleep(pause * random.uniform(0.5, 1))
-                last = str(trouble)
             else:
                 with self.lock:
                     self.silent = 0
@@ -175,7 +183,7 @@ class _Run:
             self.silent += 1
             over = self.silent >= GIVE_UP
         if over:
-            self.halt(f"the judge does not answer ({last})")
+            self.halt(f"the judge does not answer ({self.waiting})")
         return None
 
     def wait_for_turn(self) -> None:

@@ -37,6 +37,11 @@ def labels(paths: Sequence[Path]) -> list[str]:
     raise InputError("a model is named twice; name each once")
 
 
+def weights_of(path: Path) -> str:
+    """The SHA-256 of a file, or of the weights in a model's folder."""
+    return sha256(path / "model.safetensors" if path.is_dir() else path)
+
+
 def complete(teller: Storyteller, beginnings: Sequence[Beginning], count: int, sampling: Sampling) -> list[Completion]:
     """``count`` completions, spread over the beginnings in turn, so that each has as many as the others or one more."""
     if not 1 <= count <= MOST:
@@ -65,21 +70,22 @@ def completions_of(
         beginnings, count, sampling: as for `complete`.
         folder: holds a JSON file for each model and way of asking it; other completions have another name.
     """
-    weights = sha256(path / "model.safetensors" if path.is_dir() else path)
     asked: dict[str, Any] = {
-        "weights": weights,
+        "weights": weights_of(path),
         "sampling": asdict(sampling),
         "completions": count,
         "beginnings": [beginning.text for beginning in beginnings],
     }
     digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
-    file = folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', label)}-{digest}.json"
-    if file.exists():
+    # The digest alone finds it again: a model's name depends on which others it is named with.
+    file = next(folder.glob(f"*-{digest}.json"), None)
+    if file is not None:
         stored = read_json(file)
         try:
             return [Completion(**one) for one in stored["written"]]
         except (KeyError, TypeError):
             raise InputError(f"{file} is damaged; delete it to have the stories written again") from None
     found = complete(teller, beginnings, count, sampling)
-    write_json(file, {"model": label, **asked, "written": [asdict(one) for one in found]})
+    name = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', label)}-{digest}.json"
+    write_json(folder / name, {"model": label, **asked, "written": [asdict(one) for one in found]})
     return found
