@@ -119,7 +119,7 @@ class _Run:
             self.report(self.tally())
             raise
         finally:
-            self.halt("stopped")
+            self.halt("the judge did not answer them")
             pool.shutdown(cancel_futures=True)
         for task in tasks:
             if not task.cancelled():
