@@ -121,7 +121,7 @@ def test_exports_are_sorted_and_there() -> None:
 def test_help_needs_no_torch() -> None:
     script = (
         "import sys, frailt, frailt.cli; frailt.cli.main(['--help']); frailt.cli.main(['--version']); "
-        "print(sorted({'torch', 'numpy', 'matplotlib'} & sys.modules.keys()))"
+        "print(sorted({'torch', 'numpy', 'matplotlib', 'openai', 'pydantic', 'yaml'} & sys.modules.keys()))"
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.splitlines()[-1] == "[]"
@@ -140,6 +140,9 @@ OPTIONS = {
     "compile device",
     "evaluate": "text tokenizer passes device json",
     "story": "model tokenizer passes temperature top-k top-p min-p max-tokens seed device",
+    "judge": "out prompt estimate calibrate pairwise offline text reference probes valid tokenizer device "
+    "completions beginnings held-out temperature top-k top-p min-p max-tokens seed "
+    "judge base-url judge-temperature concurrency timeout max-calls",
     "plan": "shape dim heads kv-heads hidden-dim multiple-of vocab-size context encoding no-tied rope-theta norm-eps",
     "info": "",
 }

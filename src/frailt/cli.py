@@ -4,7 +4,7 @@ import os
 import sys
 from types import ModuleType
 
-from frailt.commands import compare, evaluate, info, plan, prepare, reproduce, story, train
+from frailt.commands import compare, evaluate, info, judge, plan, prepare, reproduce, story, train
 from frailt.errors import InputError
 from frailt.launch import place
 from frailt.options import split_words
@@ -16,6 +16,7 @@ COMMANDS: dict[str, ModuleType] = {
     "reproduce": reproduce,
     "evaluate": evaluate,
     "story": story,
+    "judge": judge,
     "plan": plan,
     "info": info,
 }
@@ -43,9 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         _say(f"frailt: {error.strerror or error}{where}")
         return 1
     except KeyboardInterrupt:
-        goes_on = "; the same command goes on from here"
-        how = {"train": "; it goes on with --resume", "compare": goes_on, "reproduce": goes_on}.get(verb, "")
-        _say(f"\nfrailt: stopped{how}")
+        again = dict.fromkeys(("compare", "reproduce", "judge"), "; the same command goes on from here")
+        _say(f"\nfrailt: stopped{({'train': '; it goes on with --resume'} | again).get(verb, '')}")
         return 130
 
 

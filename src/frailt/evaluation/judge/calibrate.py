@@ -1,0 +1,201 @@
+"""Whether a judge can be trusted: it is given endings whose order is known, the same ones twice, and pairs both ways.
+
+Real stories are cut in the middle. Their own endings must be graded above the endings of other stories (which are good
+text that does not fit), above their own sentences in another order, and above their own words in another order.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from frailt.evaluation.judge.beginnings import Beginning, sentences
+from frailt.evaluation.judge.bootstrap import Mean, mean
+from frailt.evaluation.judge.grading import METRICS
+from frailt.evaluation.judge.ledger import Question
+
+REAL = "real ending"
+SPOILED = {
+    "ending of another story": "consistency",
+    "sentences shuffled": "plot",
+    "words shuffled": "grammar",
+}
+"""What is done to endings, and the grade that it must cost."""
+SENTENCES = 3
+"""An ending has at least so many, so that they can be shuffled."""
+
+
+def questions(beginnings: Sequence[Beginning]) -> list[Question]:
+    """Every ending once, the real ones twice."""
+    endings = _endings(beginnings)
+    asked = [(REAL, 0), (REAL, 1), *((name, 0) for name in SPOILED)]
+    return [
+        Question(source=name, beginning=beginning.text, completions=(endings[name][i],), index=index)
+        for name, index in asked
+        for i, beginning in enumerate(beginnings)
+    ]
+
+
+def pair_questions(beginnings: Sequence[Beginning]) -> list[Question]:
+    """The real ending and each spoiled one, in both orders."""
+    endings = _endings(beginnings)
+    return [
+        question
+        for name in SPOILED
+        for i, beginning in enumerate(beginnings)
+        for question in both_orders(name, beginning.text, endings[REAL][i], endings[name][i])
+    ]
+
+
+def both_orders(source: str, beginning: str, a: str, b: str, index: int = 0) -> tuple[Question, Question]:
+    """A before B, and B before A. Pairs with one beginning differ in their index."""
+    return (
+        Question(source=source, beginning=beginning, completions=(a, b), index=index),
+        Question(source=source, beginning=beginning, completions=(b, a), index=index),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """What spoiling the endings cost, real minus spoiled, over stories for which both were graded."""
+
+    average: Mean
+    """In the mean of the four grades."""
+    metric: str
+    """The grade that it must cost."""
+    expected: Mean
+    """In that grade."""
+    right: Mean
+    """Share of stories whose real ending has the higher average; a tie counts half."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preference:
+    """Which of two texts a judge prefers, over pairs that were judged in both orders."""
+
+    pairs: int
+    a: Mean | None
+    """Share of pairs in which A is called better in both orders."""
+    b: Mean | None
+    """The same for B."""
+    agree: Mean | None
+    """Share of pairs in which both orders have the same outcome, a tie among them."""
+    first: Mean | None
+    """Share of choices, ties left out, that fall on the text that stands first; 0.5 is fair."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """What is known about a judge."""
+
+    stories: int
+    grades: dict[str, dict[str, Mean]]
+    """Of each kind of ending: the four grades, and their average."""
+    costs: dict[str, Cost]
+    verdict: Literal["ordered rightly", "not ordered rightly", "not measured"]
+    """Rightly: each way of spoiling costs average, and the grade that it must, with intervals above 0."""
+    repeated: dict[str, Mean]
+    """Share of real endings that got the same grade both times, by metric."""
+    moved: dict[str, Mean]
+    """Mean distance between the two grades, by metric."""
+    pairs: dict[str, Preference]
+    """The real ending (A) against each spoiled one (B)."""
+
+
+def calibration(graded: Sequence[dict[str, Any]], paired: Sequence[dict[str, Any]], stories: int) -> Calibration:
+    """Sum up the answers to `questions` and `pair_questions`.
+
+    Args:
+        graded, paired: as `ledger.answers` gives them.
+        stories: how many were cut.
+    """
+    found = {(one["source"], one["index"], one["beginning"]): one for one in graded}
+    real = {beginning: one for (name, index, beginning), one in found.items() if (name, index) == (REAL, 0)}
+    again = {beginning: one for (name, index, beginning), one in found.items() if (name, index) == (REAL, 1)}
+    kinds = {name: [one for (n, i, _), one in found.items() if n == name and i == 0] for name in (REAL, *SPOILED)}
+    costs: dict[str, Cost] = {}
+    for name, metric in SPOILED.items():
+        both = [(real[one["beginning"]], one) for one in kinds[name] if one["beginning"] in real]
+        average = [_average(a) - _average(b) for a, b in both]
+        expected = [a[metric] - b[metric] for a, b in both]
+        if (all_four := mean(average)) and (own := mean(expected)) and (right := mean([_above(d) for d in average])):
+            costs[name] = Cost(average=all_four, metric=metric, expected=own, right=right)
+    twice = [(real[beginning], one) for beginning, one in again.items() if beginning in real]
+    return Calibration(
+        stories=stories,
+        grades={name: summary(found) for name, found in kinds.items()},
+        costs=costs,
+        verdict=_verdict(costs),
+        repeated=_means({m: [float(a[m] == b[m]) for a, b in twice] for m in METRICS}),
+        moved=_means({m: [float(abs(a[m] - b[m])) for a, b in twice] for m in METRICS}),
+        pairs={name: preference([one for one in paired if one["source"] == name]) for name in SPOILED},
+    )
+
+
+def preference(answers: Sequence[dict[str, Any]]) -> Preference:
+    """Sum up answers to pairs of `both_orders`, in their order: A before B comes first."""
+    pairs: dict[tuple[str, int], list[str]] = {}
+    for one in answers:
+        pairs.setdefault((one["beginning"], one["index"]), []).append(one["better"])
+    swapped = {"first": "second", "second": "first", "neither": "neither"}
+    both = {pair: (found[0], swapped[found[1]]) for pair, found in pairs.items() if len(found) == 2}
+    groups = [beginning for beginning, _ in both]
+    a, b, agree = (
+        mean([float(one == other and one in wanted) for one, other in both.values()], groups)
+        for wanted in (("first",), ("second",), ("first", "second", "neither"))
+    )
+    decided = [(one["beginning"], one["better"] == "first") for one in answers if one["better"] != "neither"]
+    return Preference(
+        pairs=len(both),
+        a=a,
+        b=b,
+        agree=agree,
+        first=mean([float(first) for _, first in decided], [beginning for beginning, _ in decided]),
+    )
+
+
+def summary(answers: Sequence[dict[str, Any]]) -> dict[str, Mean]:
+    """Means of the four grades and of their average, with intervals over beginnings; empty where nothing is graded."""
+    groups = [one["beginning"] for one in answers]
+    grades = {metric: [float(one[metric]) for one in answers] for metric in METRICS}
+    return _means({**grades, "average": [_average(one) for one in answers]}, groups)
+
+
+def _means(values: dict[str, list[float]], groups: Sequence[str] | None = None) -> dict[str, Mean]:
+    return {name: found for name, own in values.items() if (found := mean(own, groups))}
+
+
+def _average(answer: dict[str, Any]) -> float:
+    return sum(answer[metric] for metric in METRICS) / len(METRICS)
+
+
+def _above(difference: float) -> float:
+    return 0.5 if difference == 0 else float(difference > 0)
+
+
+def _verdict(costs: dict[str, Cost]) -> Literal["ordered rightly", "not ordered rightly", "not measured"]:
+    needed = [cost for name in SPOILED if (cost := costs.get(name))]
+    intervals = [one.interval for cost in needed for one in (cost.average, cost.expected)]
+    if len(needed) < len(SPOILED) or None in intervals:
+        return "not measured"
+    right = all(interval is not None and interval[0] > 0 for interval in intervals)
+    return "ordered rightly" if right else "not ordered rightly"
+
+
+def _endings(beginnings: Sequence[Beginning]) -> dict[str, list[str]]:
+    real = [beginning.ending or "" for beginning in beginnings]
+    return {
+        REAL: real,
+        # The neighbour's: no story gets its own where there are two or more.
+        "ending of another story": real[1:] + real[:1],
+        "sentences shuffled": [_shuffled(sentences(text), i) for i, text in enumerate(real)],
+        "words shuffled": [_shuffled(text.split(), i) for i, text in enumerate(real)],
+    }
+
+
+def _shuffled(parts: list[str], seed: int) -> str:
+    """The parts in another order, the same every time."""
+    order, chance = list(parts), random.Random(seed)
+    while order == parts and len(set(parts)) > 1:
+        chance.shuffle(order)
+    return " " + " ".join(order)

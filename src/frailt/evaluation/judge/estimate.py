@@ -1,0 +1,78 @@
+"""What a run would cost, before its first call."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from frailt.evaluation.judge.client import OPENAI_URL, JudgeConfig
+from frailt.evaluation.judge.ledger import ASKS, Ledger
+from frailt.evaluation.judge.run import Asked
+
+PRICES_OF = "2025-04"
+"""When the prices were noted. They change: the bill is the provider's."""
+PRICES = {
+    "gpt-4-1106-preview": (10.00, 30.00),
+    "gpt-4-turbo": (10.00, 30.00),
+    "gpt-4": (30.00, 60.00),
+    "gpt-4o": (2.50, 10.00),
+    "gpt-4o-mini": (0.15, 0.60),
+    "gpt-4.1": (2.00, 8.00),
+    "gpt-4.1-mini": (0.40, 1.60),
+    "gpt-4.1-nano": (0.10, 0.40),
+}
+"""US dollars for a million tokens read, and for a million tokens written, of judges at OpenAI."""
+CHARACTERS_A_TOKEN = 4.0
+"""Of English text in the tokenizers of large models; stories in short words have fewer."""
+TOKENS_AN_ANSWER = 150
+"""A few sentences and four numbers."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """Calls that a run would make if every reply were in order, and about how much they would cost."""
+
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    price: float | None
+    """US dollars; None for a judge without a known price."""
+
+    def __str__(self) -> str:
+        price = (
+            "price unknown"
+            if self.price is None
+            else f"about ${self.price:.2f} at the prices of {PRICES_OF}, at most {ASKS} times that"
+        )
+        return (
+            f"{self.calls:,} calls, about {self.prompt_tokens:,} tokens to read and {self.completion_tokens:,} to "
+            f"write, {price}"
+        )
+
+
+def estimate(asked: Asked, config: JudgeConfig, path: Path) -> Estimate:
+    """The cost of what the ledger at ``path`` has no answer to; it need not exist."""
+    ledger = Ledger(path) if path.exists() else None
+    try:
+        return _estimate(asked, config, ledger)
+    finally:
+        if ledger is not None:
+            ledger.close()
+
+
+def _estimate(asked: Asked, config: JudgeConfig, ledger: Ledger | None) -> Estimate:
+    calls, characters = 0, 0
+    for form, questions in asked:
+        keyed = {question.key(form, config): question for question in questions}
+        for key, question in keyed.items():
+            if ledger is None or ledger.open(key):
+                calls += 1
+                characters += len(json.dumps(form.request(question.beginning, *question.completions)))
+    read, written = round(characters / CHARACTERS_A_TOKEN), calls * TOKENS_AN_ANSWER
+    return Estimate(calls=calls, prompt_tokens=read, completion_tokens=written, price=price_of(config, read, written))
+
+
+def price_of(config: JudgeConfig, prompt_tokens: int, completion_tokens: int) -> float | None:
+    """US dollars for so many tokens; None where the price is not known."""
+    # Another server may well use the name of one of OpenAI's models, but not its prices.
+    prices = PRICES.get(config.judge) if config.url == OPENAI_URL else None
+    return None if prices is None else (prompt_tokens * prices[0] + completion_tokens * prices[1]) / 1e6

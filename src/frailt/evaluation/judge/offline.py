@@ -1,0 +1,165 @@
+"""Measures of stories that need no judge. None of them is a grade, and none is called one.
+
+They say whether a model repeats itself, copies its training text, surprises a better model, or forgets what a story
+has said. A good value on all of them does not make a good story.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from frailt.data.storyworld import probes
+from frailt.errors import InputError
+from frailt.evaluation.judge.bootstrap import Mean, mean, resample
+from frailt.evaluation.judge.overlap import overlap, words
+from frailt.evaluation.judge.students import Completion
+from frailt.evaluation.loss import token_losses
+from frailt.inference.generate import Storyteller
+from frailt.inference.sampling import Sampling
+
+REPEATED = 4
+"""Words in a row that count as repeated when a completion has them a second time."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Offline:
+    """Measures of one model's completions. None where what they need was not given."""
+
+    completions: int
+    words: Mean
+    """In a completion."""
+    distinct_1: float
+    """Different words, as a share of all words of all completions. It falls as more text is looked at: compare it only
+    between models with as many completions of about the same length."""
+    distinct_2: float
+    """The same of pairs of words."""
+    distinct_3: float
+    """The same of three words in a row."""
+    repetition: Mean
+    """Share of a completion's runs of 4 words that stood in it before."""
+    rouge_2: Mean | None
+    """See `Overlap`."""
+    seen: Mean | None
+    longest: Mean | None
+    perplexity: Mean | None
+    """Of the completions under the reference model, given their beginnings: exp(nats per token of its tokenizer).
+    Low for plain text, and for text that repeats itself."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """How a model goes on where a story of the embedded world has already decided the next word."""
+
+    kept: Mean
+    """Share of the words that agree with the story."""
+    broken: Mean
+    """Share that name another of its kind: another character, thing, look or place."""
+    chance: float
+    """What ``kept`` would be if one of the words of its kind that the story mentions were drawn."""
+
+
+def measure(
+    completions: dict[str, list[Completion]],
+    *,
+    training_text: Iterable[str] | None = None,
+    reference: Storyteller | None = None,
+) -> dict[str, Offline]:
+    """Measure the completions of several models.
+
+    Args:
+        completions: of each model, by its name.
+        training_text: stories that the models were trained on, for the overlap with them; read once for all models.
+        reference: a model for the perplexity of what the others wrote.
+    """
+    texts = [one.text for written in completions.values() for one in written]
+    shared = iter(overlap(texts, training_text) if training_text is not None else [])
+    found = {}
+    for name, written in completions.items():
+        groups = [one.beginning for one in written]
+        tokens = [words(one.text) for one in written]
+        own = [] if training_text is None else [next(shared) for _ in written]
+        with_runs = [i for i, one in enumerate(own) if one.seen is not None]
+        found[name] = Offline(
+            completions=len(written),
+            words=_mean([len(one) for one in tokens], groups),
+            distinct_1=distinct(tokens, 1),
+            distinct_2=distinct(tokens, 2),
+            distinct_3=distinct(tokens, 3),
+            repetition=_mean([repetition(one) for one in tokens], groups),
+            rouge_2=mean([one.rouge_2 for one in own], groups),
+            seen=mean([own[i].seen or 0.0 for i in with_runs], [groups[i] for i in with_runs]),
+            longest=mean([one.longest for one in own], groups),
+            perplexity=None if reference is None else perplexity(reference, written),
+        )
+    return found
+
+
+def distinct(texts: Sequence[Sequence[str]], n: int) -> float:
+    """Different n-grams over all n-grams of the texts; 0 where there are none."""
+    grams = [tuple(text[i : i + n]) for text in texts for i in range(len(text) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def repetition(text: Sequence[str]) -> float:
+    """Share of the runs of 4 words that stood in the text before; 0 for a text of fewer."""
+    grams = [tuple(text[i : i + REPEATED]) for i in range(len(text) - REPEATED + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def facts_kept(teller: Storyteller, count: int, *, seed: int = 0) -> Facts:
+    """Ask a model to go on where stories of the embedded world, none that it was trained on, have decided a word.
+
+    It takes the likeliest words. Only a model that was trained on such stories can be expected to answer.
+
+    Raises:
+        InputError: ``count`` is not positive.
+    """
+    if count < 1:
+        raise InputError(f"probes is {count}; it must be at least 1")
+    asked = list(probes(count, seed=seed))
+    said = teller.generate([probe.prompt for probe in asked], Sampling(temperature=0, max_tokens=8))
+    verdicts = [probe.check(text) for probe, text in zip(asked, said, strict=True)]
+    return Facts(
+        kept=_mean([verdict is True for verdict in verdicts]),
+        broken=_mean([verdict is False for verdict in verdicts]),
+        chance=float(np.mean([1 / (1 + len(probe.alternatives)) for probe in asked])),
+    )
+
+
+def perplexity(reference: Storyteller, written: Sequence[Completion]) -> Mean | None:
+    """exp(nats per token) of completions under a reference, with its interval over beginnings.
+
+    What lies beyond the reference's context is left out; None where nothing is left.
+    """
+    nats: dict[str, float] = dict.fromkeys((one.beginning for one in written), 0.0)
+    tokens = dict.fromkeys(nats, 0)
+    for one in written:
+        given = [reference.tokenizer.bos, *reference.tokenizer.encode(one.beginning.rstrip(" "))]
+        whole = [given[0], *reference.tokenizer.encode(one.beginning.rstrip(" ") + one.text)]
+        whole = whole[: reference.model.config.context + 1]
+        # Where the two part: the last piece of a beginning may reach into the completion.
+        start = next((i for i, (a, b) in enumerate(zip(given, whole, strict=False)) if a != b), len(given))
+        if start < len(whole):
+            losses = token_losses(reference.model, np.array(whole, dtype=np.uint16))[start - 1 :]
+            nats[one.beginning] += float(losses.sum())
+            tokens[one.beginning] += len(losses)
+    sums, counts = np.array(list(nats.values())), np.array(list(tokens.values()))
+    if not counts.sum():
+        return None
+
+    def drawn(weights: np.ndarray) -> np.ndarray:
+        total = weights @ counts
+        return np.exp(np.divide(weights @ sums, total, out=np.full(len(total), np.nan), where=total > 0))
+
+    interval = resample(len(sums), drawn)
+    return Mean(
+        value=math.exp(sums.sum() / counts.sum()), interval=interval if len(sums) > 1 else None, count=len(written)
+    )
+
+
+def _mean(values: Sequence[float], groups: Sequence[str] | None = None) -> Mean:
+    found = mean(values, groups)
+    assert found is not None
+    return found

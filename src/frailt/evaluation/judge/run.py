@@ -1,0 +1,214 @@
+"""Asking many questions: several at a time, no faster than the server allows, none of them twice."""
+
+import random
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from frailt.evaluation.judge.client import Judge, JudgeConfig, TryAgainError
+from frailt.evaluation.judge.grading import Form, Reply
+from frailt.evaluation.judge.ledger import Ledger, Question, answers
+
+Asked = Sequence[tuple[Form, Sequence[Question]]]
+"""Questions, with the form that each is asked with."""
+
+TRIES = 8
+"""Calls for one reply while the server is busy, unwell or not there."""
+GIVE_UP = 3
+"""Questions in a row that the server did not answer at all, after which the run stops."""
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds before the second try; it doubles from try to try up to the longest."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tally:
+    """Where a run stands."""
+
+    questions: int
+    answered: int
+    """With those that were answered before."""
+    failed: int
+    """Asked as often as stated, with no answer that counts."""
+    calls: int
+    """Made by this run."""
+    prompt_tokens: int
+    """Of all replies in the ledger, as far as the server counts."""
+    completion_tokens: int
+    waiting: str | None = None
+    """What went wrong with the last call, while it is to be tried again."""
+    stopped: str | None = None
+    """Why questions are left over; None where none are."""
+
+
+def consult(
+    asked: Asked,
+    config: JudgeConfig,
+    path: Path,
+    *,
+    report: Callable[[Tally], None] = lambda tally: None,
+) -> tuple[Tally, list[list[dict[str, Any]]]]:
+    """Ask whatever the ledger at ``path`` has no answer to, and give all answers that there are, by form.
+
+    Raises:
+        InputError: as `ask_all`, or there is no key, or another process holds the ledger.
+    """
+    judge = Judge(config)
+    try:
+        ledger = Ledger(path, judge.clean)
+        try:
+            tally = ask_all(asked, judge, ledger, report=report)
+            return tally, [answers(ledger, questions, form, config) for form, questions in asked]
+        finally:
+            ledger.close()
+    finally:
+        judge.close()
+
+
+def ask_all(
+    asked: Asked,
+    judge: Judge,
+    ledger: Ledger,
+    *,
+    report: Callable[[Tally], None] = lambda tally: None,
+    sleep: Callable[[float], object] | None = None,
+) -> Tally:
+    """Ask every question that the ledger has no answer to.
+
+    Args:
+        asked: forms, and the questions to ask with each; of questions with equal keys, one is asked.
+        judge: whom; its config bounds concurrency and calls.
+        ledger: where replies go, each at once.
+        report: called after every call, from one thread at a time.
+        sleep: waits for a number of seconds; unset: a wait that ends when the run is stopped.
+
+    Raises:
+        InputError: the server refuses, and would again. What was answered by then is in the ledger.
+    """
+    return _Run(asked, judge, ledger, report, sleep).go()
+
+
+class _Run:
+    def __init__(
+        self,
+        asked: Asked,
+        judge: Judge,
+        ledger: Ledger,
+        report: Callable[[Tally], None],
+        sleep: Callable[[float], object] | None,
+    ) -> None:
+        self.keyed = {one.key(form, judge.config): (form, one) for form, questions in asked for one in questions}
+        self.judge, self.ledger, self.report = judge, ledger, report
+        self.lock, self.stop = threading.Lock(), threading.Event()
+        self.sleep = sleep or self.stop.wait
+        self.reason: str | None = None
+        self.waiting: str | None = None
+        self.calls = self.silent = 0
+        self.not_before = judge.clock()
+
+    def go(self) -> Tally:
+        pool = ThreadPoolExecutor(self.judge.config.concurrency)
+        tasks = [pool.submit(self.settle, key) for key in self.keyed if self.ledger.open(key)]
+        try:
+            wait(tasks)
+        except KeyboardInterrupt:
+            # Calls under way are paid for, so their replies are waited for and kept.
+            self.halt("stopping, after the calls under way")
+            self.report(self.tally())
+            raise
+        finally:
+            self.halt("the judge did not answer them")
+            pool.shutdown(cancel_futures=True)
+        for task in tasks:
+            if not task.cancelled():
+                task.result()
+        return self.tally()
+
+    def tally(self) -> Tally:
+        states = [self.ledger.answer(key) is not None for key in self.keyed]
+        failed = sum(self.ledger.failed(key) for key in self.keyed)
+        done = sum(states) + failed == len(states)
+        return Tally(
+            questions=len(states),
+            answered=sum(states),
+            failed=failed,
+            calls=self.calls,
+            prompt_tokens=self.ledger.spent["prompt_tokens"],
+            completion_tokens=self.ledger.spent["completion_tokens"],
+            waiting=None if done else self.waiting,
+            stopped=None if done else self.reason,
+        )
+
+    def settle(self, key: str) -> None:
+        """Ask a question until it has an answer or has failed."""
+        try:
+            while self.ledger.open(key) and not self.stop.is_set():
+                form, question = self.keyed[key]
+                reply = self.reply(form, question)
+                if reply is None:
+                    return
+                with self.lock:
+                    self.ledger.add(question, form, self.judge.config, reply)
+                    self.waiting = None
+                    self.report(self.tally())
+        except BaseException:
+            self.halt("stopped")
+            raise
+
+    def reply(self, form: Form, question: Question) -> Reply | None:
+        """One reply, with as many tries as it takes; None where the run is over or the server stays silent."""
+        for attempt in range(TRIES):
+            self.wait_for_turn()
+            if not self.may_call():
+                return None
+            try:
+                reply = self.judge.ask(form, question.beginning, *question.completions)
+            except TryAgainError as trouble:
+                pause = min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE)
+                with self.lock:
+                    self.waiting = str(trouble)
+                    self.report(self.tally())
+                if trouble.seconds is not None:
+                    # A rate limit is for all threads, not for the one that met it.
+                    self.hold(trouble.seconds)
+                elif attempt + 1 < TRIES:
+                    self.sleep(pause * random.uniform(0.5, 1))
+            else:
+                with self.lock:
+                    self.silent = 0
+                return reply
+        with self.lock:
+            self.silent += 1
+            over = self.silent >= GIVE_UP
+        if over:
+            self.halt(f"the judge does not answer ({self.waiting})")
+        return None
+
+    def wait_for_turn(self) -> None:
+        while not self.stop.is_set() and (left := self.not_before - self.judge.clock()) > 0:
+            self.sleep(left)
+
+    def hold(self, seconds: float) -> None:
+        with self.lock:
+            self.not_before = max(self.not_before, self.judge.clock() + seconds)
+
+    def may_call(self) -> bool:
+        """Count a call, if there may be another one."""
+        most = self.judge.config.max_calls
+        with self.lock:
+            if self.stop.is_set():
+                return False
+            if most is None or self.calls < most:
+                self.calls += 1
+                return True
+        self.halt(f"--max-calls {most} reached")
+        return False
+
+    def halt(self, reason: str) -> None:
+        """Start nothing more. The first reason stays."""
+        with self.lock:
+            if not self.stop.is_set():
+                self.reason = reason
+            self.stop.set()

@@ -1,0 +1,107 @@
+"""Graded models: the paper's and one's own, and Tables 4 and 5 with both."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from statistics import mean as plain_mean
+
+from frailt.evaluation.judge.bootstrap import Mean
+from frailt.evaluation.judge.grading import METRICS
+from frailt.model.shape import Shape
+from frailt.paper.published import TABLE_4, TABLE_5
+
+KINDS = ("standard", "FraiLT")
+ROWS = (("1", "1^8"), ("2", "2^4"), ("4", "4^2"), ("8", None))
+"""The paper's rows within each width: a standard shape, and the FraiLT shape beside it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GradedModel:
+    """A model, its validation loss and its grades."""
+
+    name: str
+    dim: int
+    shape: str
+    loss: float | None
+    """Nats per token; None where it is not known."""
+    grades: dict[str, Mean]
+    """The four metrics and "average"; empty where no completion was graded."""
+
+    @property
+    def kind(self) -> str:
+        """Which half of the tables it belongs to."""
+        return KINDS[0] if Shape.parse(self.shape).standard else KINDS[1]
+
+
+def published_models() -> list[GradedModel]:
+    """The 35 models of Table 4."""
+    return [
+        GradedModel(
+            name=f"{shape}, width {dim}",
+            dim=dim,
+            shape=shape,
+            loss=loss,
+            grades={
+                name: Mean(value=grade, interval=None, count=20)
+                for name, grade in zip((*METRICS, "average"), (*grades, plain_mean(grades)), strict=True)
+            },
+        )
+        for dim, cells in TABLE_4.items()
+        for shape, (loss, *grades) in cells.items()
+    ]
+
+
+def rounded_average(grades: Sequence[float]) -> Decimal:
+    """The mean as Table 5 rounds it: exactly, to two places, a half upwards."""
+    total = sum((Decimal(str(grade)) for grade in grades), Decimal(0))
+    return (total / len(grades)).quantize(Decimal("0.01"), ROUND_HALF_UP)
+
+
+def table_4(models: Sequence[GradedModel]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and rows of Table 4: a cell holds the own value, then the paper's in brackets.
+
+    An own value stands only where a model of that width and shape was graded; of several it is the mean.
+    """
+    columns = ("loss", *METRICS)
+    head = ("width", "shapes", *(f"{kind} {column}" for kind in KINDS for column in columns))
+
+    def cells(dim: int, shape: str) -> list[str]:
+        own = [model for model in models if (model.dim, model.shape) == (dim, shape) and model.grades]
+        losses = [model.loss for model in own if model.loss is not None]
+        values = [plain_mean(losses) if losses else None]
+        values += [plain_mean(m.grades[metric].value for m in own) if own else None for metric in METRICS]
+        paper = TABLE_4.get(dim, {}).get(shape)
+        return [_cell(value, paper[i] if paper else None) for i, value in enumerate(values)]
+
+    return head, _rows(models, cells, len(columns))
+
+
+def table_5(models: Sequence[GradedModel]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and rows of Table 5, in the same way."""
+
+    def cells(dim: int, shape: str) -> list[str]:
+        own = [model for model in models if (model.dim, model.shape) == (dim, shape) and model.grades]
+        value = plain_mean(model.grades["average"].value for model in own) if own else None
+        return [_cell(value, TABLE_5.get(dim, {}).get(shape))]
+
+    return ("width", "shapes", *(f"{kind} average" for kind in KINDS)), _rows(models, cells, 1)
+
+
+def _rows(models: Sequence[GradedModel], cells: Callable[[int, str], list[str]], columns: int) -> list[tuple[str, ...]]:
+    empty = [""] * columns
+    rows = []
+    for dim in sorted({*TABLE_4, *(model.dim for model in models)}):
+        known = {shape for row in ROWS for shape in row if shape}
+        others = dict.fromkeys(model.shape for model in models if model.dim == dim and model.shape not in known)
+        paper = [row for row in ROWS if dim in TABLE_4 or any(m.dim == dim and m.shape in row for m in models)]
+        more = [(shape, None) if Shape.parse(shape).standard else (None, shape) for shape in others]
+        for standard, frailt in (*paper, *more):
+            left = cells(dim, standard) if standard else empty
+            right = cells(dim, frailt) if frailt else empty
+            rows.append((str(dim), f"{standard or '-'} / {frailt or '-'}", *left, *right))
+    return rows
+
+
+def _cell(own: float | None, paper: float | None) -> str:
+    value = "" if own is None else f"{own:.2f}"
+    return value if paper is None else f"{value} ({paper:.2f})".strip()

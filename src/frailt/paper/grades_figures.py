@@ -1,0 +1,115 @@
+"""Figures 6 and 7: grades against validation loss, the paper's and one's own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from frailt.evaluation.judge.grading import METRICS
+from frailt.files import replacing
+from frailt.paper.grades import KINDS, GradedModel
+from frailt.paper.power_law import MOST_LOSS, PowerLaw, power_law
+
+_MARKERS: dict[str, str] = dict(zip(KINDS, "so", strict=True))
+_PAPER, _OWN = "tab:gray", "tab:blue"
+
+
+def draw_figure_6(own: Sequence[GradedModel], paper: Sequence[GradedModel], path: Path) -> None:
+    """Average grade against loss, both axes logarithmic, as PNG."""
+    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
+    axes = figure.subplots()
+    _panel(axes, own, paper, "average")
+    axes.set(xlabel="validation loss (nats per token)", ylabel="average grade (1 to 10)")
+    axes.legend(handles=_legend(own), fontsize=8, loc="lower left")
+    _save(figure, path)
+
+
+def draw_figure_7(own: Sequence[GradedModel], paper: Sequence[GradedModel], path: Path) -> None:
+    """The same for each metric."""
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    panels = figure.subplots(2, 2, sharex=True, sharey=True)
+    for axes, metric in zip(panels.flat, METRICS, strict=True):
+        _panel(axes, own, paper, metric)
+        axes.set_title(metric)
+    for axes in panels[1]:
+        axes.set_xlabel("validation loss (nats per token)")
+    for axes in panels[:, 0]:
+        axes.set_ylabel("grade (1 to 10)")
+    figure.legend(handles=_legend(own), fontsize=8, loc="outside upper center", ncols=5)
+    _save(figure, path)
+
+
+def _panel(axes: Axes, own: Sequence[GradedModel], paper: Sequence[GradedModel], metric: str) -> None:
+    axes.set(xscale="log", yscale="log")
+    for models, colour, alpha in ((paper, _PAPER, 0.6), (own, _OWN, 1.0)):
+        _points(axes, models, metric, colour, alpha)
+        law = power_law(models, metric)
+        if law is not None:
+            _law(axes, law, models, colour)
+    shown = [model.loss for model in (*own, *paper) if model.loss is not None and model.grades]
+    axes.set_xlim(min(shown) * 0.93, max(shown) * 1.07)
+    axes.set_ylim(0.9, 10.5)
+    axes.axvline(MOST_LOSS, color="black", linewidth=0.8, linestyle=":")
+    axes.xaxis.set_major_locator(FixedLocator([0.5, 0.6, 0.7, 0.8, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0]))
+    axes.yaxis.set_major_locator(FixedLocator(range(1, 11)))
+    for axis, text in ((axes.xaxis, "{x:g}"), (axes.yaxis, "{x:.0f}")):
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(text)
+    axes.grid(alpha=0.3)
+
+
+def _points(axes: Axes, models: Sequence[GradedModel], metric: str, colour: str, alpha: float) -> None:
+    for model in models:
+        if model.loss is None or not model.grades:
+            continue
+        grade = model.grades[metric]
+        # Hollow: shown, not fitted.
+        face = colour if model.loss <= MOST_LOSS else "none"
+        if grade.interval is not None:
+            axes.plot([model.loss] * 2, grade.interval, color=colour, linewidth=0.8, alpha=0.5)
+        axes.plot(
+            model.loss,
+            grade.value,
+            linestyle="",
+            marker=_MARKERS[model.kind],
+            markersize=5,
+            markeredgecolor=colour,
+            markerfacecolor=face,
+            alpha=alpha,
+        )
+
+
+def _law(axes: Axes, law: PowerLaw, models: Sequence[GradedModel], colour: str) -> None:
+    losses = [model.loss for model in models if model.loss is not None and model.loss <= MOST_LOSS and model.grades]
+    ends = np.array([min(losses), MOST_LOSS])
+    axes.plot(ends, law.factor * ends**law.exponent, color=colour, linewidth=1.2)
+    axes.annotate(
+        rf"{law.factor:.2f} $\cdot$ loss$^{{{law.exponent:.2f}}}$" + f"\nR² {law.r2:.2f}, n = {law.n}",
+        xy=(0.97, 0.97 if colour == _PAPER else 0.83),
+        xycoords="axes fraction",
+        ha="right",
+        va="top",
+        fontsize=8,
+        color=colour,
+    )
+
+
+def _legend(own: Sequence[GradedModel]) -> list[Line2D]:
+    sides = [("the paper", _PAPER), *([("ours", _OWN)] if own else [])]
+    handles = [
+        Line2D([], [], linestyle="", marker=_MARKERS[kind], color=colour, label=f"{kind}, {whose}")
+        for whose, colour in sides
+        for kind in KINDS
+    ]
+    hollow = Line2D([], [], linestyle="", marker="o", color="black", markerfacecolor="none")
+    hollow.set_label("hollow: loss above 1.0, not fitted")
+    return [*handles, hollow]
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)

@@ -1,0 +1,315 @@
+"""`frailt judge` from its command line to its files, against a server on this machine."""
+
+import json
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from judge_server import Handler, JudgeServer, arguments, error, grade, judge_server
+from models import tiny
+
+from frailt import cli
+from frailt.data.storyworld import stories
+from frailt.data.tokenizer import Tokenizer
+from frailt.evaluation.judge.calibrate import REAL, SPOILED, both_orders, calibration, preference
+from frailt.evaluation.judge.grading import METRICS
+from frailt.files import write_json
+from frailt.model.checkpoint import save_model
+
+KEY = "sk-test-0123456789abcdef"
+WRITE = ("--completions", "5", "--max-tokens", "12")
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two small models, as runs leave them, and text."""
+    home = tmp_path_factory.mktemp("home")
+    text = "".join(f"{story.text}\n<|endoftext|>\n" for story in stories(30, seed=9))
+    (home / "held-out.txt").write_text(text, encoding="utf-8")
+    tokenizer = Tokenizer.train([text], vocab_size=300)
+    for shape, name in (("1", "plain"), ("1^2", "frailt")):
+        folder = home / "runs" / name
+        save_model(tiny(shape, vocab_size=300, context=64), folder)
+        tokenizer.save(folder / "tokenizer.json")
+        write_json(folder / "run.json", {"data": {"name": "some-data"}})
+        (folder / "metrics.jsonl").write_text('{"step": 9, "valid_loss": 1.75, "final": true}\n', encoding="utf-8")
+    return home
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, models: Path) -> Iterator[JudgeServer]:
+    monkeypatch.chdir(models)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with judge_server() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        yield server
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*args: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = cli.main(["judge", *args])
+        found = capsys.readouterr()
+        return status, found.out, found.err
+
+    return run
+
+
+def strict(handler: Handler) -> None:
+    """Grades that follow from the length of the exercise alone, and a preference for what stands first."""
+    text = handler.request_json["messages"][0]["content"]
+    if handler.request_json["tool_choice"]["function"]["name"] == "choose_completion":
+        arguments({"assessment": "Close.", "better": "first"})(handler)
+        return
+    grade(**{metric: 1 + zlib.crc32((metric + text).encode()) % 10 for metric in METRICS})(handler)
+
+
+def test_models_are_graded_from_start_to_report(server: JudgeServer, run: Run, tmp_path: Path) -> None:
+    server.usual = strict
+    out = tmp_path / "judged"
+    args = ("runs/plain", "runs/frailt", "--out", str(out), *WRITE)
+    status, shown, err = run(*args)
+    assert status == 0
+    assert len(server.requests) == 10
+    found = json.loads((out / "judge.json").read_text())
+    lines = [json.loads(line) for line in (out / "replies.jsonl").read_text().splitlines()]
+    assert [model["name"] for model in found["models"]] == ["plain", "frailt"]
+    for model in found["models"]:
+        own = [line["answer"] for line in lines if line["source"] == model["name"]]
+        assert len(own) == 5
+        for metric in METRICS:
+            grades = model["grades"][metric]
+            assert grades["value"] == pytest.approx(sum(answer[metric] for answer in own) / 5)
+            assert grades["interval"][0] <= grades["value"] <= grades["interval"][1]
+        assert model["grades"]["average"]["value"] == pytest.approx(
+            sum(model["grades"][metric]["value"] for metric in METRICS) / 4
+        )
+    assert found["models"][0]["loss"] == 1.75
+    assert found["models"][0]["loss_of"] == "its run, on some-data"
+    assert found["prompt"]["version"] == lines[0]["prompt"]["version"]
+    assert found["provenance"]["frailt"]
+    assert found["power_laws"]["own"]["average"]["all"] is None, "both lie above a loss of 1.0"
+    assert round(found["power_laws"]["paper"]["average"]["all"]["exponent"], 2) == -1.88
+    text = (out / "judge.md").read_text(encoding="utf-8")
+    for heading in ("## Table 4", "## Table 5", "figure-6.png", "figure-7.png", "## The paper's claims"):
+        assert heading in text
+    assert "| 16 | 1 / 1^8 |" in text
+    for figure in ("figure-6.png", "figure-7.png"):
+        assert (out / figure).read_bytes().startswith(b"\x89PNG")
+    assert shown.splitlines()[0].split()[:3] == ["model", "shape", "width"]
+    assert "not measured: " in shown
+    assert max(map(len, shown.splitlines()[:-1])) <= 80
+    # Again: nothing is asked, nothing is written anew, and the figures are the same.
+    again = run(*args)
+    assert again[:2] == (0, shown)
+    assert len(server.requests) == 10
+    assert json.loads((out / "judge.json").read_text())["models"] == found["models"]
+    assert KEY not in err + shown + again[2]
+    for path in out.rglob("*"):
+        assert path.is_dir() or KEY.encode() not in path.read_bytes()
+
+
+def test_an_estimate_asks_nothing(server: JudgeServer, run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "judged"
+    args = ("runs/plain", "--out", str(out), *WRITE)
+    status, shown, _ = run(*args, "--estimate")
+    assert status == 0
+    assert shown.startswith("5 calls, about ")
+    assert shown.endswith("price unknown\n")
+    assert server.requests == []
+    assert {path.name for path in out.iterdir()} == {"completions"}
+    assert run(*args, "--valid", "held-out.txt")[0] == 0
+    assert json.loads((out / "judge.json").read_text())["models"][0]["loss_of"] == "held-out.txt"
+    assert run(*args, "--estimate")[1].startswith("0 calls, about 0 tokens")
+    assert run("--calibrate", "--out", str(out), "--completions", "3", "--estimate")[1].startswith("33 calls")
+    line = run("--pairwise", "runs/plain", "runs/frailt", "--out", str(out), *WRITE, "--estimate")[1]
+    assert line.startswith("10 calls")
+
+
+def test_a_bounded_run_says_how_to_go_on(server: JudgeServer, run: Run, tmp_path: Path) -> None:
+    args = ("runs/plain", "--out", str(tmp_path), *WRITE)
+    server.script = [grade(plot=11)] * 3
+    status, shown, err = run(*args, "--max-calls", "5", "--concurrency", "1")
+    assert status == 0
+    assert "2 of 5 questions are open (--max-calls 5 reached); give the same command again to go on" in shown
+    assert "1 of 5 questions failed" in err
+    assert shown.splitlines()[1].split()[-1] == "2"
+    assert run(*args)[0] == 0
+    assert len(server.requests) == 5 + 2
+    assert json.loads((tmp_path / "judge.json").read_text())["run"]["failed"] == 1
+
+
+def test_a_refusal_is_one_line_without_the_key(server: JudgeServer, run: Run, tmp_path: Path) -> None:
+    server.usual = error(401, f"Incorrect API key provided: {KEY}")
+    status, shown, err = run("runs/plain", "--out", str(tmp_path), *WRITE)
+    assert (status, shown) == (2, "")
+    [line] = [line for line in err.splitlines() if line.startswith("frailt: ")]
+    assert "status 401: Incorrect API key provided: [key]" in line
+    assert KEY not in err
+    assert not any(KEY in path.read_text() for path in tmp_path.rglob("*.json*"))
+
+
+def test_two_models_side_by_side(server: JudgeServer, run: Run, tmp_path: Path) -> None:
+    server.usual = strict
+    status, shown, _ = run("--pairwise", "runs/plain", "runs/frailt", "--out", str(tmp_path), *WRITE)
+    assert status == 0
+    assert len(server.requests) == 10
+    found = json.loads((tmp_path / "pairwise.json").read_text())
+    assert (found["model_a"]["name"], found["model_b"]["name"]) == ("plain", "frailt")
+    assert found["pairs"] == 5
+    assert [found[name]["value"] for name in ("a", "b", "agree", "first")] == [0, 0, 0, 1], "it always says first"
+    assert "A: plain   B: frailt" in shown
+    assert (tmp_path / "pairwise.md").read_text().startswith("# plain (A) beside frailt (B)")
+
+
+def test_a_judge_is_calibrated(server: JudgeServer, run: Run, tmp_path: Path) -> None:
+    server.usual = strict
+    args = ("--calibrate", "--held-out", "held-out.txt", "--out", str(tmp_path), "--completions", "6")
+    status, shown, _ = run(*args)
+    assert status == 0
+    assert len(server.requests) == 6 * (2 + 3 + 6)
+    found = json.loads((tmp_path / "calibration.json").read_text())
+    assert set(found["grades"]) == {REAL, *SPOILED}
+    assert found["verdict"] == "not ordered rightly"
+    assert [found["repeated"][metric]["value"] for metric in METRICS] == [1, 1, 1, 1]
+    for pairs in found["pairs"].values():
+        assert pairs["first"]["value"] == 1
+        assert pairs["agree"]["value"] == 0
+    assert "Endings: not ordered rightly." in shown
+    assert "**not ordered rightly**" in (tmp_path / "calibration.md").read_text()
+    before = len(server.requests)
+    assert run(*args)[0] == 0
+    assert len(server.requests) == before
+
+
+def test_measures_without_a_judge(server: JudgeServer, run: Run, tmp_path: Path) -> None:
+    args = ("runs/plain", "runs/frailt", "--offline", "--out", str(tmp_path), *WRITE)
+    more = ("--text", "held-out.txt", "--reference", "runs/frailt", "--probes", "4", "--held-out", "held-out.txt")
+    status, shown, _ = run(*args, *more)
+    assert status == 0
+    assert server.requests == []
+    found = json.loads((tmp_path / "offline.json").read_text())
+    assert "none of them is a grade" in found["what"]
+    assert (found["reference"], found["training_text"], found["probes"]) == ("frailt", ["held-out.txt"], 4)
+    assert [model["name"] for model in found["models"]] == ["plain", "frailt"]
+    assert all(model["facts"]["kept"]["count"] == 4 for model in found["models"])
+    real = found["other_texts"]["(the real endings)"]
+    assert real["seen"]["value"] == 1, "they were cut from that very text"
+    assert found["models"][0]["measures"]["seen"] is None or found["models"][0]["measures"]["seen"]["value"] < 1
+    assert "None of these figures is a grade." in shown
+    text = (tmp_path / "offline.md").read_text()
+    assert "under frailt" in text
+    assert "facts kept" in text
+    assert run(*args)[0] == 0
+    bare = (tmp_path / "offline.md").read_text()
+    assert "perplexity" not in bare
+    assert "ROUGE" not in bare
+
+
+BAD = [
+    ("", "name at least one model"),
+    ("runs/plain --calibrate", "--calibrate takes no models before it; leave out runs/plain"),
+    ("--calibrate --offline", "--calibrate and --offline are two runs"),
+    ("runs/plain --text held-out.txt", "--text, --reference and --probes belong to --offline"),
+    ("runs/plain --offline --estimate", "--offline asks no judge"),
+    ("runs/plain --offline --text absent.txt", "absent.txt does not exist"),
+    ("runs/plain --offline --reference nowhere", "nowhere holds no model"),
+    ("runs/plain --prompt held-out.txt", "held-out.txt has 0 places {story}"),
+    ("runs/plain --beginnings a.yaml --held-out held-out.txt", "give --beginnings or --held-out, not both"),
+    ("runs/plain --beginnings absent.yaml", "absent.yaml does not exist"),
+    ("--calibrate --beginnings a.yaml", "--calibrate needs whole stories"),
+    ("--calibrate --held-out held-out.txt --completions 400", "beginnings, not 400; give more stories or fewer"),
+    ("--pairwise runs/plain runs/plain", "a model is named twice"),
+    ("runs/plain --completions 0", "completions is 0"),
+    ("runs/plain --base-url localhost:11434", "base_url is no address"),
+    ("runs/plain --out runs", "runs holds other files and no results of a judge; choose another --out"),
+    ("runs/nowhere", "runs/nowhere holds no model"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), BAD, ids=[line for line, _ in BAD])
+def test_bad_input_gives_one_clear_line(server: JudgeServer, run: Run, models: Path, line: str, message: str) -> None:
+    before = sorted(models.rglob("*"))
+    status, shown, err = run(*line.split())
+    assert (status, shown) == (2, "")
+    [complaint] = [text for text in err.splitlines() if text.startswith("frailt: ")]
+    assert message in complaint
+    assert "Traceback" not in err
+    assert server.requests == []
+    assert sorted(models.rglob("*")) == before, "nothing is written"
+
+
+def test_openai_is_not_asked_without_a_key(run: Run, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(models)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    try:
+        status, _, err = run("runs/plain", *WRITE)
+        assert status == 2
+        assert "the judge needs a key: set OPENAI_API_KEY in the environment, or name another server" in err
+    finally:
+        shutil.rmtree(models / "runs" / "judge", ignore_errors=True)
+
+
+# What a calibration says
+
+
+def graded(source: str, index: int, beginning: str, **grades: int) -> dict:
+    return {"source": source, "index": index, "beginning": beginning, **dict.fromkeys(METRICS, 8), **grades}
+
+
+def test_a_good_judge_is_called_good() -> None:
+    answers = []
+    for i in range(10):
+        answers += [graded(REAL, 0, str(i)), graded(REAL, 1, str(i), plot=8 - i % 2)]
+        answers += [graded(name, 0, str(i), **{metric: 2 + i % 3}) for name, metric in SPOILED.items()]
+    found = calibration(answers, [], 10)
+    assert found.verdict == "ordered rightly"
+    assert {name: cost.metric for name, cost in found.costs.items()} == SPOILED
+    for cost in found.costs.values():
+        assert cost.expected.value == pytest.approx(5.1)
+        assert cost.average.value == pytest.approx(5.1 / 4)
+        assert cost.right.value == 1
+    assert found.repeated["plot"].value == 0.5
+    assert found.moved["plot"].value == 0.5
+    assert found.repeated["grammar"].value == 1
+    assert found.grades[REAL]["average"].value == 8
+
+
+def test_a_judge_that_misses_one_kind_is_not() -> None:
+    answers = []
+    for i in range(10):
+        answers += [graded(REAL, 0, str(i))]
+        answers += [graded(name, 0, str(i), grammar=2) for name in SPOILED]
+    found = calibration(answers, [], 10)
+    assert found.verdict == "not ordered rightly", "words shuffled cost grammar, but another ending no consistency"
+    assert calibration(answers[:5], [], 10).verdict == "not measured"
+    assert calibration([], [], 10).verdict == "not measured"
+    assert calibration([], [], 10).costs == {}
+
+
+def test_a_preference_counts_only_in_both_orders() -> None:
+    def answered(index: int, first: str, second: str) -> list[dict]:
+        pair = both_orders("x", "Once", f"a{index}", f"b{index}", index)
+        return [
+            {"beginning": q.beginning, "index": q.index, "completions": q.completions, "better": better}
+            for q, better in zip(pair, (first, second), strict=True)
+        ]
+
+    choices = [("first", "second"), ("second", "first"), ("first", "first"), ("neither", "neither")]
+    answers = [one for i, (first, second) in enumerate(choices) for one in answered(i, first, second)]
+    found = preference([*answers, *answered(9, "first", "second")[:1]])
+    assert found.pairs == 4
+    assert found.a is not None
+    assert found.b is not None
+    assert found.agree is not None
+    assert found.first is not None
+    assert (found.a.value, found.b.value, found.agree.value) == (0.25, 0.25, 0.75)
+    assert found.first.value == pytest.approx(5 / 7)
+    empty = preference([])
+    assert (empty.pairs, empty.a, empty.first) == (0, None, None)
