@@ -16,7 +16,7 @@ _HOMES = {
     "Corpus": "frailt.data.batches",
     "FraiLT": "frailt.model.frailt",
     "InputError": "frailt.errors",
-    "ModelConfig": "frailt.model.frailt",
+    "ModelConfig": "frailt.model.config",
     "OptimizerConfig": "frailt.training.config",
     "PrepareConfig": "frailt.data.prepare",
     "Sampling": "frailt.inference.sampling",
@@ -54,7 +54,8 @@ if TYPE_CHECKING:
     from frailt.errors import InputError
     from frailt.inference.generate import Storyteller, load
     from frailt.inference.sampling import Sampling
-    from frailt.model.frailt import FraiLT, ModelConfig
+    from frailt.model.config import ModelConfig
+    from frailt.model.frailt import FraiLT
     from frailt.paper.compare import compare
     from frailt.paper.comparison import CompareConfig
     from frailt.training.config import OptimizerConfig, TrainConfig

@@ -1,0 +1,35 @@
+"""What each kind of iteration encoding says in each pass, as numbers: the rules of ``encodings.py`` without torch."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frailt.model.config import EncodingKind
+
+INITIAL_STD = 0.02
+"""Standard deviation of fresh encodings, that of the token embeddings they are added to."""
+
+
+def encoding_vectors(
+    kind: EncodingKind, table: NDArray[np.float32] | None, passes: int, dim: int
+) -> NDArray[np.float32] | None:
+    """E(1) to E(passes) of one block, float32 of shape ``(passes, dim)``; ``None`` where passes are not told apart.
+
+    Args:
+        kind: of the model.
+        table: the block's learned vectors, shape ``(M, dim)``; ``None`` where it has none.
+        passes: how many, which may be more than M: a table then repeats its last vector, a formula goes on.
+        dim: width of the model.
+    """
+    m = np.arange(1, passes + 1)
+    if kind == "learned":
+        return None if table is None else table[np.minimum(m, len(table)) - 1]
+    if kind == "sinusoidal":
+        return sinusoids(m, dim)
+    return None
+
+
+def sinusoids(m: NDArray[np.int64], dim: int) -> NDArray[np.float32]:
+    """``a sin(m / 10000^(2i/dim))`` at 2i and the cosine at 2i + 1, with ``a`` for a root mean square of 0.02."""
+    angles = m[:, None] * 10000.0 ** (-np.arange(0, dim, 2) / dim)
+    waves = np.stack((np.sin(angles), np.cos(angles)), axis=-1).reshape(len(m), -1)
+    return (INITIAL_STD * 2**0.5 * waves).astype(np.float32)
