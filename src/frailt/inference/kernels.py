@@ -10,12 +10,14 @@ Products are written for three kinds of weights: float32, the upper halves of fl
 """
 
 import os
+from functools import reduce
 from typing import Any
 
 import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from frailt.model.vector_math import exp_of_negative, f32, float_of_bits
@@ -30,17 +32,48 @@ i32 = np.int32
 # --- What LLVM has and Python lacks ---
 
 
-def _multiply_add(typing_context: Any, total: Any, a: Any, b: Any) -> Any:
+def _dot_of_int8(typing_context: Any, row: Any, x: Any, n: Any) -> Any:
+    wide, lanes, chains = ir.VectorType(ir.IntType(32), 16), 32, 4
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        wide = ir.IntType(32)
-        total, a, b = arguments
-        return builder.add(total, builder.mul(builder.sext(a, wide), builder.sext(b, wide)))
+        arrays = zip(signature.args[:2], arguments[:2], strict=True)
+        pointers = [context.make_array(kind)(context, builder, array).data for kind, array in arrays]
+        n = arguments[2]
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(wide, [0] * 16)) for _ in range(chains)]
 
-    return types.int32(types.int32, types.int16, types.int8), generate
+        def numbers(pointer: Any, at: Any, bits: int) -> Any:
+            kind = ir.VectorType(ir.IntType(bits), lanes)
+            place = builder.bitcast(builder.gep(pointer, [at]), kind.as_pointer())
+            return builder.sext(builder.load(place, align=1), ir.VectorType(ir.IntType(32), lanes))
+
+        def add(chain: int, at: Any) -> None:
+            products = builder.mul(numbers(pointers[0], at, 8), numbers(pointers[1], at, 16))
+            masks = [ir.Constant(wide, list(range(start, lanes, 2))) for start in (0, 1)]
+            pairs = builder.add(*(builder.shuffle_vector(products, products, mask) for mask in masks))
+            builder.store(builder.add(builder.load(sums[chain]), pairs), sums[chain])
+
+        step = ir.Constant(n.type, lanes * chains)
+        whole = builder.mul(builder.sdiv(n, step), step)
+        with cgutils.for_range_slice(builder, ir.Constant(n.type, 0), whole, step) as (at, _):
+            for chain in range(chains):
+                add(chain, builder.add(at, ir.Constant(n.type, lanes * chain)))
+        with cgutils.for_range_slice(builder, whole, n, ir.Constant(n.type, lanes)) as (at, _):
+            add(0, at)
+        total = reduce(builder.add, map(builder.load, sums))
+        while total.type.count > 1:
+            half = total.type.count // 2
+            parts = [ir.Constant(ir.VectorType(ir.IntType(32), half), [*range(s, s + half)]) for s in (0, half)]
+            total = builder.add(*(builder.shuffle_vector(total, total, part) for part in parts))
+        return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
+
+    return types.int32(row, x, n), generate
 
 
-multiply_add: Any = intrinsic(_multiply_add)
-"""``total + a * b`` of int32, int16 and int8 in 32 bits, where Numba would use 64: one instruction for 32 weights."""
+dot_of_int8: Any = intrinsic(_dot_of_int8)
+"""The sum of ``row[i] * x[i]`` for int8 and int16 in 32 bits, ``n`` a multiple of 32.
+
+Written in vectors, since LLVM takes half the lanes here when it is left to choose. A pair of products and their sum
+are one instruction on most processors."""
 
 
 def _arrive(typing_context: Any, counter: Any) -> Any:
@@ -138,14 +171,7 @@ def _operand_of(weights, x, whole):
 @overload(_dot)
 def _dot_of(row, x, n):
     if row.dtype == types.int8:
-
-        def dot(row, x, n):
-            total = i32(0)
-            for i in range(n):
-                total = multiply_add(total, x[i], row[i])
-            return total
-
-        return dot
+        return lambda row, x, n: dot_of_int8(row, x, n)
     if row.dtype == types.uint16:
 
         def dot(row, x, n):
