@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
-from frailt.inference import kernels
+from frailt.inference.kernels import TOKENS, read
 from frailt.inference.packing import Packed, Weights, pack, padded
+from frailt.inference.products import COLUMNS, LANES
 from frailt.inference.team import TEAM, cores
 from frailt.inference.telling import Reader, Teller, tokenizer_of
 from frailt.model.encoding_vectors import encoding_vectors
@@ -82,22 +83,15 @@ class FastReader(Reader):
         self.plan, self.encodings = _plan(packed, Shape.parse(config.shape).passes(iterations))
         head = config.dim // config.heads
         self.cos, self.sin = _rotary(config.context, head, config.rope_theta)
-        self.sizes = (
-            config.dim,
-            config.heads,
-            config.key_value_heads,
-            config.feed_forward_dim,
-            config.vocab_size,
-            padded(config.dim),
-            padded(config.feed_forward_dim),
-        )
-        widest = padded(max(3 * config.dim, config.feed_forward_dim))
+        rows = padded(config.dim, COLUMNS), padded(config.feed_forward_dim, COLUMNS)
+        self.sizes = (config.heads, config.key_value_heads, config.dim, *rows)
+        widest = padded(max(3 * config.dim, 2 * config.feed_forward_dim, config.context), 2 * TOKENS)
         self.shared = np.zeros((4, widest), np.float32)
-        self.private = np.zeros((self.threads, 3, padded(max(config.dim, config.context))), np.float32)
+        self.private = np.zeros((self.threads, 4, widest), np.float32)
         self.whole = np.zeros((self.threads, widest), np.int16)
         self.counter = np.zeros(8, np.int64)
         # A row of a power of two would put all numbers of a token into a few lines of the processor's cache.
-        self.memory = (2, len(self.plan), config.key_value_heads, head, padded(config.context) + 16)
+        self.memory = (2, len(self.plan), config.key_value_heads, head, padded(config.context, TOKENS) + 16)
         self.texts: list[tuple[NDArray[np.float32], int]] = []
 
     @property
@@ -126,12 +120,12 @@ class FastReader(Reader):
             InputError: there is no room for so many, or a token is not in the vocabulary.
         """
         memory, start = self.texts[place]
-        given = np.array(tokens, np.int64)
+        given, vocab = np.array(tokens, np.int64), self.packed.config.vocab_size
         if start + len(given) > self.context:
             raise InputError(f"{start + len(given)} tokens are more than the model's context of {self.context}")
-        if not len(given) or given.min() < 0 or given.max() >= self.sizes[4]:
-            raise InputError(f"{tokens} are not tokens of a vocabulary of {self.sizes[4]}")
-        logits = np.empty((len(given) if every else 1, self.sizes[4]), np.float32)
+        if not len(given) or given.min() < 0 or given.max() >= vocab:
+            raise InputError(f"{tokens} are not tokens of a vocabulary of {vocab}")
+        logits = np.empty((len(given) if every else 1, padded(vocab, LANES)), np.float32)
         p = self.packed
         arguments = (
             given,
@@ -155,9 +149,9 @@ class FastReader(Reader):
             self.counter,
             int(self.counter[0]),
         )
-        TEAM.run(kernels.read, arguments, self.threads)
+        TEAM.run(read, arguments, self.threads)
         self.texts[place] = memory, start + len(given)
-        return logits
+        return logits[:, :vocab]
 
 
 def _threads(packed: Packed, most: int | None) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frailt.errors import InputError
-from frailt.inference.kernels import PAD
+from frailt.inference.products import COLUMNS, LANES, pair
 from frailt.model.config import ModelConfig
 from frailt.model.stored import BFLOAT16, StoredModel, as_float32
 
@@ -21,9 +21,9 @@ class Packed:
 
     config: ModelConfig
     weights: NDArray[Any]
-    """Every matrix, one after the other: float32, the bits of bfloat16 as uint16, or int8. Rows are padded with
-    zeros to a multiple of ``PAD`` numbers. First the embedding, then for each block: the rows of wq, wk, wv by
-    key-value head, wo, the rows of w1 and w3 in turn, w2; at last the head, if it has weights of its own."""
+    """Every matrix, one after the other: float32, the bits of bfloat16 as uint16, or int8. First the embedding, then
+    for each block: wq, wk and wv; wo; w1 and w3, 16 rows of each in turn; w2; at last the head, if it has weights of
+    its own. Rows are interleaved by 16 (see ``products.py``) and padded with zeros to whole blocks."""
     scales: NDArray[np.float32]
     """What a row of int8 is multiplied with, by its number from the first row of the embedding; else empty."""
     starts: NDArray[np.int64]
@@ -39,9 +39,9 @@ class Packed:
         return self.weights.nbytes + self.scales.nbytes
 
 
-def padded(count: int) -> int:
-    """The next multiple of ``PAD``."""
-    return -(-count // PAD) * PAD
+def padded(count: int, to: int) -> int:
+    """The next multiple of ``to``."""
+    return -(-count // to) * to
 
 
 def pack(stored: StoredModel, kind: Weights = "auto") -> Packed:
@@ -67,27 +67,30 @@ def pack(stored: StoredModel, kind: Weights = "auto") -> Packed:
         places.append([])
         for matrix in group:
             places[-1] += [at, row]
-            at, row = at + len(matrix) * padded(matrix.shape[1]), row + len(matrix)
+            rows = padded(len(matrix), LANES)
+            at, row = at + rows * padded(matrix.shape[1], COLUMNS), row + rows
     head = places[0] if config.tied else places[-1]
     weights = np.zeros(at, {"float32": np.float32, "bfloat16": BFLOAT16, "int8": np.int8}[kind])
     scales = np.zeros(row if kind == "int8" else 0, np.float32)
     for group, starts in zip(matrices, places, strict=True):
         for matrix, at, row in zip(group, starts[::2], starts[1::2], strict=True):
-            rows, width = len(matrix), padded(matrix.shape[1])
-            into = weights[at : at + rows * width].reshape(rows, width)[:, : matrix.shape[1]]
-            if kind == "float32":
-                into[:] = as_float32(matrix)
-            elif kind == "bfloat16":
-                into[:] = matrix if matrix.dtype == BFLOAT16 else as_bfloat16(as_float32(matrix))
-            else:
-                into[:], scales[row : row + rows] = as_int8(as_float32(matrix))
-    gains = [as_float32(tensors[f"{name}{norm}_norm.weight"]) for name in names for norm in ("attention", "feed_forward")]
+            if kind == "int8":
+                matrix, scales[row : row + len(matrix)] = as_int8(as_float32(matrix))
+            elif kind == "float32":
+                matrix = as_float32(matrix)
+            elif matrix.dtype != BFLOAT16:
+                matrix = as_bfloat16(as_float32(matrix))
+            lines = interleaved(matrix)
+            weights[at : at + lines.size] = lines.ravel()
+    gains = [
+        as_float32(tensors[f"{name}{norm}_norm.weight"]) for name in names for norm in ("attention", "feed_forward")
+    ]
     tables = [tensors.get(f"{name}encoding.table") for name in names]
     return Packed(
         config=config,
         weights=weights,
         scales=scales,
-        starts=np.array([*places[1 : len(names) + 1], [*head, *[0] * 6]], np.int64),
+        starts=np.array([*places[1 : len(names) + 1], [*head[:2], *[0] * 6]], np.int64),
         norms=np.stack([*gains, as_float32(tensors["norm.weight"])]),
         tables=tuple(None if table is None else as_float32(table) for table in tables),
     )
@@ -97,10 +100,19 @@ def _matrices(tensors: dict[str, NDArray[Any]], name: str, config: ModelConfig) 
     """The four matrices of a block."""
     w = {x: tensors[f"{name}attention.w{x}.weight"] for x in "qkvo"}
     w |= {x: tensors[f"{name}feed_forward.w{x}.weight"] for x in "123"}
-    by_head = [w[x].reshape(config.key_value_heads, -1, config.dim) for x in "qkv"]
-    qkv = np.concatenate(by_head, axis=1).reshape(-1, config.dim)
-    gates = np.stack((w["1"], w["3"]), axis=1).reshape(-1, config.dim)
-    return [qkv, w["o"], gates, w["2"]]
+    # Hidden numbers without a weight are 0 in w1 and w3, and so is what w2 gets from them.
+    empty = np.zeros((-config.feed_forward_dim % LANES, config.dim), w["1"].dtype)
+    gates = np.stack([np.concatenate((w[x], empty)).reshape(-1, LANES, config.dim) for x in "13"], axis=1)
+    return [np.concatenate([w[x] for x in "qkv"]), w["o"], gates.reshape(-1, config.dim), w["2"]]
+
+
+def interleaved(matrix: NDArray[Any]) -> NDArray[Any]:
+    """Rows by 16: shape ``(rows / 16, columns / pair, 16, pair)``, padded with zeros."""
+    rows, columns = matrix.shape
+    together = pair(matrix.dtype)
+    full = np.zeros((padded(rows, LANES), padded(columns, COLUMNS)), matrix.dtype)
+    full[:rows, :columns] = matrix
+    return full.reshape(-1, LANES, full.shape[1] // together, together).swapaxes(1, 2)
 
 
 def as_bfloat16(array: NDArray[np.float32]) -> NDArray[np.uint16]:
