@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
-from frailt.inference.kernels import TOKENS, read
+from frailt.inference.kernels import read
 from frailt.inference.packing import Packed, Weights, pack, padded
 from frailt.inference.products import COLUMNS, LANES
 from frailt.inference.team import TEAM, cores
@@ -85,13 +85,13 @@ class FastReader(Reader):
         self.cos, self.sin = _rotary(config.context, head, config.rope_theta)
         rows = padded(config.dim, COLUMNS), padded(config.feed_forward_dim, COLUMNS)
         self.sizes = (config.heads, config.key_value_heads, config.dim, *rows)
-        widest = padded(max(3 * config.dim, 2 * config.feed_forward_dim, config.context), 2 * TOKENS)
+        widest = padded(max(3 * config.dim, 2 * config.feed_forward_dim, config.context), 2 * LANES)
         self.shared = np.zeros((4, widest), np.float32)
         self.private = np.zeros((self.threads, 4, widest), np.float32)
         self.whole = np.zeros((self.threads, widest), np.int16)
         self.counter = np.zeros(8, np.int64)
-        # A row of a power of two would put all numbers of a token into a few lines of the processor's cache.
-        self.memory = (2, len(self.plan), config.key_value_heads, head, padded(config.context, TOKENS) + 16)
+        room = padded(config.context, LANES) * max(padded(head, COLUMNS), padded(head, LANES))
+        self.memory = (2, len(self.plan), config.key_value_heads, room)
         self.texts: list[tuple[NDArray[np.float32], int]] = []
 
     @property
@@ -169,9 +169,9 @@ def _plan(packed: Packed, passes: tuple[int, ...]) -> tuple[NDArray[np.int64], N
     plan, encodings = [], []
     before = 0
     for group, count in zip(config.groups, passes, strict=True):
+        tables = packed.tables[before : before + group.blocks]
         vectors = [
-            encoding_vectors(config.encoding, packed.tables[before + l], count, config.dim) if group.encoded else None
-            for l in range(group.blocks)
+            encoding_vectors(config.encoding, table, count, config.dim) if group.encoded else None for table in tables
         ]
         for m in range(count):
             for l, own in enumerate(vectors):  # noqa: E741 (the paper's l)

@@ -6,21 +6,14 @@ at five barriers a block. That is far cheaper than a parallel region for each pr
 tokens, as those of Numba's own pool do.
 """
 
-import os
 from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
-from frailt.inference.products import LANES, number, operand, product
+from frailt.inference.products import COLUMNS, LANES, number, operand, product, sixteen_rows
+from frailt.inference.team import meet
 from frailt.model.vector_math import exp_of_negative, f32
-
-TOKENS = 64
-"""Attention takes the tokens of a text in steps of this many, a whole number of turns of the vectorised loops; keys
-and values have room for that."""
 
 options: dict[str, Any] = {"fastmath": True, "error_model": "numpy", "nogil": True}
 
@@ -62,7 +55,8 @@ def read(
         plan: int64 ``(depth, 2)``: the block that each step of the depth goes through, and the encoding that it
             adds first (-1: none).
         cos, sin: float32 ``(context, head / 2)``.
-        keys, values: float32 ``(depth, kv_heads, head, tokens)``, finite everywhere.
+        keys, values: float32 ``(depth, kv_heads, n)``, finite everywhere: for each slot and head a matrix of tokens
+            by numbers of the head, and one of numbers by tokens, interleaved as weights are.
         shared: float32 ``(4, n)``, what threads tell each other: signal, queries with keys and values, heads'
             outputs, hidden layer. Zeros where nothing is written.
         private: float32 ``(threads, 4, n)``: normalised signal, results, query, scores. ``whole``: int16
@@ -73,6 +67,7 @@ def read(
     """
     heads, kv_heads, dim, dim_row, hidden_row = sizes
     head, share = dim // heads, heads // kv_heads
+    counts = share, heads, kv_heads, head
     x, qkv, attended, inner = shared[0], shared[1], shared[2], shared[3]
     normal, y, query, scores = private[thread, 0], private[thread, 1], private[thread, 2], private[thread, 3]
     short = whole[thread]
@@ -81,6 +76,7 @@ def read(
     first, last = a * LANES, min(b * LANES, dim)
     for step in range(len(tokens)):
         position = start + step
+        turn = cos[position], sin[position]
         for i in range(first, last):
             x[i] = number(weights, scales, tokens[step], _place(weights, tokens[step], i, dim_row))
         met = meet(counter, met, threads)
@@ -101,22 +97,7 @@ def read(
             met = meet(counter, met, threads)
             c, d = _share(kv_heads, thread, threads)
             for g in range(c, d):
-                _attend(
-                    qkv,
-                    attended,
-                    keys[layer, g],
-                    values[layer, g],
-                    cos[position],
-                    sin[position],
-                    position,
-                    g,
-                    share,
-                    heads,
-                    kv_heads,
-                    head,
-                    query,
-                    scores,
-                )
+                _attend(qkv, attended, keys[layer, g], values[layer, g], *turn, position, g, *counts, query, scores, y)
             met = meet(counter, met, threads)
             own, factor = operand(weights, attended[:dim_row], short[:dim_row])
             product(weights, scales, place[2], place[3], own, factor, dim_row, y, a, b)
@@ -178,35 +159,33 @@ def _normalise(x, gain, epsilon, out, dim):
 
 
 @numba.njit(**options)
-def _attend(qkv, attended, keys, values, cos, sin, position, group, share, heads, kv_heads, head, query, scores):
+def _attend(qkv, attended, keys, values, cos, sin, position, group, share, heads, kv_heads, head, query, scores, sums):
     """Attention of the ``share`` query heads that have the key-value head ``group`` in common.
 
-    Keys and values lie with the tokens along the rows, ``(head, tokens)``, so that the tokens fill the vector
-    lanes, however narrow the head.
+    Scores are a matrix of keys times the query, the result is a matrix of values times the softmax of the scores:
+    both are products of rows that lie interleaved by 16, tokens in one and numbers of the head in the other.
     """
-    half = head // 2
+    half, head_row, lanes = head // 2, -(-head // COLUMNS) * COLUMNS, -(-head // LANES)
+    capacity = len(values) // lanes // LANES
     k = qkv[(heads + group) * head :]
     v = qkv[(heads + kv_heads + group) * head :]
+    place = position // LANES * head_row * LANES + position % LANES
     for i in range(half):
-        keys[i, position] = k[i] * cos[i] - k[i + half] * sin[i]
-        keys[i + half, position] = k[i] * sin[i] + k[i + half] * cos[i]
+        keys[place + i * LANES] = k[i] * cos[i] - k[i + half] * sin[i]
+        keys[place + (i + half) * LANES] = k[i] * sin[i] + k[i + half] * cos[i]
     for i in range(head):
-        values[i, position] = v[i]
+        values[(i // LANES * capacity + position) * LANES + i % LANES] = v[i]
     known = position + 1
-    n = (known + TOKENS - 1) // TOKENS * TOKENS
+    blocks = -(-known // LANES)
+    n = blocks * LANES
     scale = f32(1) / np.sqrt(f32(head))
     for h in range(group * share, (group + 1) * share):
         q, out = qkv[h * head :], attended[h * head :]
         for i in range(half):
             query[i] = (q[i] * cos[i] - q[i + half] * sin[i]) * scale
             query[i + half] = (q[i] * sin[i] + q[i + half] * cos[i]) * scale
-        for j in range(n):
-            scores[j] = f32(0)
-        for i in range(0, head, 2):
-            a, b = query[i], query[i + 1]
-            first, second = keys[i], keys[i + 1]
-            for j in range(n):
-                scores[j] += a * first[j] + b * second[j]
+        for block in range(blocks):
+            sixteen_rows(keys, block * head_row * LANES, query, head_row, scores, block * LANES)
         top = scores[0]
         for j in range(known):
             top = max(top, scores[j])
@@ -217,71 +196,13 @@ def _attend(qkv, attended, keys, values, cos, sin, position, group, share, heads
         total = f32(0)
         for j in range(n):
             total += scores[j]
+        for block in range(lanes):
+            sixteen_rows(values, block * capacity * LANES, scores, n, sums, block * LANES)
         for i in range(head):
-            sum_ = f32(0)
-            lane = values[i]
-            for j in range(n):
-                sum_ += scores[j] * lane[j]
-            out[i] = sum_ / total
+            out[i] = sums[i] / total
 
 
 @numba.njit(**options)
 def _sigmoid(x):
     e = exp_of_negative(-abs(x))
     return (f32(1) if x >= f32(0) else e) / (f32(1) + e)
-
-
-# --- How threads wait for each other ---
-
-
-def _arrive(typing_context: Any, counter: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        builder.atomic_rmw("add", array.data, ir.Constant(ir.IntType(64), 1), "acq_rel")
-        return context.get_dummy_value()
-
-    return types.void(counter), generate
-
-
-arrive: Any = intrinsic(_arrive)
-"""Add one to ``counter[0]``, visibly for other threads, and with it all that was written before."""
-
-
-def _arrived(typing_context: Any, counter: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        return builder.load_atomic(array.data, "acquire", 8)
-
-    return types.int64(counter), generate
-
-
-arrived: Any = intrinsic(_arrived)
-"""``counter[0]`` as other threads left it."""
-
-
-def _give_way(typing_context: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if os.name == "posix":
-            yielding = ir.Function(builder.module, ir.FunctionType(ir.IntType(32), []), "sched_yield")
-            builder.call(yielding, [])
-        return context.get_dummy_value()
-
-    return types.void(), generate
-
-
-give_way: Any = intrinsic(_give_way)
-"""Let another thread of the system have this core."""
-
-
-@numba.njit(**options)
-def meet(counter, met, threads):
-    """Wait until all threads are here. ``met`` is what the counter said after the last meeting; returns the next."""
-    goal = met + threads
-    if threads > 1:
-        arrive(counter)
-        turns = 0
-        while arrived(counter) < goal:
-            turns += 1
-            if turns % 4096 == 0:
-                give_way()
-    return goal

@@ -27,7 +27,7 @@ class Packed:
     scales: NDArray[np.float32]
     """What a row of int8 is multiplied with, by its number from the first row of the embedding; else empty."""
     starts: NDArray[np.int64]
-    """Shape ``(blocks + 1, 8)``: place and row number of each block's four matrices, and in the last line of the head."""
+    """Shape ``(blocks + 1, 8)``: place and row number of each block's four matrices, then those of the head."""
     norms: NDArray[np.float32]
     """Shape ``(2 blocks + 1, dim)``: gains of each block's two norms, and of the last norm."""
     tables: tuple[NDArray[np.float32] | None, ...]
@@ -57,7 +57,7 @@ def pack(stored: StoredModel, kind: Weights = "auto") -> Packed:
     config, tensors = stored
     if kind == "auto":
         kind = "bfloat16" if tensors["embedding.weight"].dtype == BFLOAT16 else "float32"
-    names = [f"groups.{n}.blocks.{l}." for n, group in enumerate(config.groups) for l in range(group.blocks)]
+    names = [f"groups.{n}.blocks.{i}." for n, group in enumerate(config.groups) for i in range(group.blocks)]
     matrices = [[tensors["embedding.weight"]], *([*_matrices(tensors, name, config)] for name in names)]
     if not config.tied:
         matrices.append([tensors["head.weight"]])

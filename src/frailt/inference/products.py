@@ -123,7 +123,7 @@ sixteen_rows: Any = intrinsic(_sixteen_rows)
 
 
 def operand(weights, x, whole):
-    """What the rows are multiplied with, and the factor that makes int8 right: ``x`` itself, or rounded into ``whole``."""
+    """``x`` as the rows take it, in float32 or rounded into ``whole``, and the factor that brings that to size."""
 
 
 @overload(operand)
