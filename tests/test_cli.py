@@ -137,7 +137,7 @@ OPTIONS = {
     "no-tied rope-theta norm-eps lr beta1 beta2 weight-decay clip warmup",
     "compare": "shapes dim tokens seeds data out lr batch context heads kv-heads precision compile device",
     "evaluate": "text tokenizer passes device json",
-    "story": "model tokenizer passes temperature top-k top-p min-p max-tokens seed device",
+    "story": "model tokenizer passes temperature top-k top-p min-p max-tokens seed device weights",
     "plan": "shape dim heads kv-heads hidden-dim multiple-of vocab-size context encoding no-tied rope-theta norm-eps",
     "info": "",
 }
@@ -212,6 +212,7 @@ BAD = [
     ("plan --dim", r"Missing value for argument '--dim'"),
     ("train --tokens many", r"Error parsing --tokens: .*'many'; see `frailt train --help`"),
     ("train --preset huge", r"invalid choice 'huge' for argument '--preset'.*'demo'"),
+    ("story --weights int4", r"invalid choice 'int4' for argument '--weights'"),
     ("story --device abacus", r"invalid choice 'abacus' for argument '--device'"),
     ("story Once upon", r"Unrecognized options: upon"),
     ("evaluate", r"Missing from frailt evaluate: PATH --text .*; see `frailt evaluate --help`"),
@@ -361,6 +362,23 @@ def test_story_tells_what_the_python_api_tells(run: Run, home: Path) -> None:
     assert fewer == "One day" + teller.generate(["One day"], sampling, iterations=1)[0] + "\n"
     assert fewer != out
     assert run("story", "--model", "runs/mine", *options)[1].startswith("Once upon a time")
+
+
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_story_with_fewer_bits(run: Run, home: Path, weights: str) -> None:
+    sampling = frailt.Sampling(max_tokens=20, temperature=0)
+    expected = frailt.load_fast("runs/mine", weights=weights).generate(["One day"], sampling)[0]
+    options = ("--max-tokens", "20", "--temperature", "0", "--weights", weights)
+    assert run("story", "One day", "--model", "runs/mine", *options) == (0, f"One day{expected}\n", "")
+
+
+def test_story_needs_no_torch_on_a_cpu(home: Path) -> None:
+    script = (
+        "import sys; from frailt.cli import main; main(['story', '--model', 'runs/mine', '--max-tokens', '3']); "
+        "sys.exit(sorted({'torch', 'scipy', 'matplotlib', 'zstandard', 'huggingface_hub'} & sys.modules.keys()) or None)"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (found.returncode, found.stderr) == (0, b"")
 
 
 def test_story_takes_the_newest_run(run: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ _HOMES = {
     "TrainConfig": "frailt.training.config",
     "compare": "frailt.paper.compare",
     "load": "frailt.inference.generate",
+    "load_fast": "frailt.inference.fast_decoder",
     "prepare": "frailt.data.prepare",
     "train": "frailt.training.trainer",
 }
@@ -43,6 +44,7 @@ __all__ = [
     "TrainConfig",
     "compare",
     "load",
+    "load_fast",
     "prepare",
     "train",
 ]
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from frailt.data.prepare import PrepareConfig, prepare
     from frailt.data.tokenizer import Tokenizer
     from frailt.errors import InputError
+    from frailt.inference.fast_decoder import load_fast
     from frailt.inference.generate import Storyteller, load
     from frailt.inference.sampling import Sampling
     from frailt.model.config import ModelConfig

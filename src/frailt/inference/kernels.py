@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 from frailt.inference.products import COLUMNS, LANES, number, operand, product, sixteen_rows
-from frailt.inference.team import meet
+from frailt.inference.team import asked, meet
 from frailt.model.vector_math import exp_of_negative, f32
 
 options: dict[str, Any] = {"fastmath": True, "error_model": "numpy", "nogil": True}
@@ -20,8 +20,9 @@ options: dict[str, Any] = {"fastmath": True, "error_model": "numpy", "nogil": Tr
 
 @numba.njit(**options, cache=True)
 def read(
+    doors,
+    order,
     tokens,
-    start,
     sizes,
     epsilon,
     weights,
@@ -39,15 +40,16 @@ def read(
     whole,
     logits,
     counter,
-    met,
     thread,
     threads,
 ):
-    """Read ``tokens`` from position ``start`` on; scores of the last ``len(logits)`` of them.
+    """Read tokens, as ordered; scores of what follows the last of them.
 
     Args:
-        tokens: int64.
-        start: tokens that keys and values hold already.
+        doors: of helping threads, see ``team.py``.
+        order: int64: how many tokens to read, how many are known before them, for how many of the last to give
+            scores, and what the counter says before.
+        tokens: int64 ``(n,)``; the first of them are read.
         sizes: heads, kv_heads, dim, and the numbers in a row of dim and of hidden weights, padding included.
         epsilon: of RMSNorm.
         weights, scales, starts, norms: see ``packing.Packed``.
@@ -61,20 +63,73 @@ def read(
             outputs, hidden layer. Zeros where nothing is written.
         private: float32 ``(threads, 4, n)``: normalised signal, results, query, scores. ``whole``: int16
             ``(threads, n)``.
-        logits: float32 ``(m, vocab)``, to be filled, with columns for whole blocks of rows.
-        counter: int64, for ``meet``; ``met`` is what it says now.
+        logits: float32 ``(m, vocab)``, to be filled from the first line on, with columns for whole blocks of rows.
+        counter: int64, for ``meet``.
         thread, threads: which of how many.
     """
+    while thread == 0 or asked(doors, thread):
+        _read(
+            order,
+            tokens,
+            sizes,
+            epsilon,
+            weights,
+            scales,
+            starts,
+            norms,
+            encodings,
+            plan,
+            cos,
+            sin,
+            keys,
+            values,
+            shared,
+            private[thread],
+            whole[thread],
+            logits,
+            counter,
+            thread,
+            threads,
+        )
+        if thread == 0:
+            break
+
+
+@numba.njit(**options)
+def _read(
+    order,
+    tokens,
+    sizes,
+    epsilon,
+    weights,
+    scales,
+    starts,
+    norms,
+    encodings,
+    plan,
+    cos,
+    sin,
+    keys,
+    values,
+    shared,
+    private,
+    short,
+    logits,
+    counter,
+    thread,
+    threads,
+):
+    """A thread's share of one order, with its own of ``private`` and ``whole``."""
+    count, start, lines, met = order[0], order[1], order[2], order[3]
     heads, kv_heads, dim, dim_row, hidden_row = sizes
     head, share = dim // heads, heads // kv_heads
     counts = share, heads, kv_heads, head
     x, qkv, attended, inner = shared[0], shared[1], shared[2], shared[3]
-    normal, y, query, scores = private[thread, 0], private[thread, 1], private[thread, 2], private[thread, 3]
-    short = whole[thread]
+    normal, y, query, scores = private[0], private[1], private[2], private[3]
     # This thread's share of the rows: blocks of 16, and where they begin and end.
     a, b = _share((dim + LANES - 1) // LANES, thread, threads)
     first, last = a * LANES, min(b * LANES, dim)
-    for step in range(len(tokens)):
+    for step in range(count):
         position = start + step
         turn = cos[position], sin[position]
         for i in range(first, last):
@@ -123,7 +178,7 @@ def read(
             for i in range(first, last):
                 x[i] += y[i]
             met = meet(counter, met, threads)
-        line = step - len(tokens) + len(logits)
+        line = step - count + lines
         if line >= 0:
             _normalise(x, norms[len(norms) - 1], epsilon, normal, dim)
             own, factor = operand(weights, normal[:dim_row], short[:dim_row])

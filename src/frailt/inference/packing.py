@@ -44,7 +44,7 @@ def padded(count: int, to: int) -> int:
     return -(-count // to) * to
 
 
-def pack(stored: StoredModel, kind: Weights = "auto") -> Packed:
+def pack(stored: StoredModel, kind: str = "auto") -> Packed:
     """Order, pad and round the weights of a model.
 
     Norms and encodings stay in float32. int8: each row has its own scale, its largest weight becomes 127.

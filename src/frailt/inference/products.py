@@ -6,6 +6,8 @@ row, which for narrow models costs as much as the products.
 
 The loop is written in vectors of 16, which LLVM cuts to what the processor has. Left to choose, it takes half the
 lanes for int8, and keeps no sums in registers.
+
+Numba keeps compiled code by the file of ``kernels.read``: whoever changes this file touches ``kernels.py`` too.
 """
 
 from collections.abc import Callable
@@ -122,7 +124,7 @@ sixteen_rows: Any = intrinsic(_sixteen_rows)
 # --- The same for Numba, whatever the kind of the weights ---
 
 
-def operand(weights, x, whole):
+def operand(weights, x, whole) -> Any:
     """``x`` as the rows take it, in float32 or rounded into ``whole``, and the factor that brings that to size."""
 
 
@@ -139,15 +141,14 @@ def _operand_of(weights, x, whole):
             steps = f32(min(32767, 2147483647 // (127 * n)))
             inverse = steps / most if most > f32(0) else f32(0)
             for i in range(n):
-                y = x[i] * inverse
-                whole[i] = np.int16(np.int32(y + (f32(0.5) if y >= f32(0) else f32(-0.5))))
+                whole[i] = np.int16(np.int32(np.rint(x[i] * inverse)))
             return whole, most / steps
 
         return quantise
     return lambda weights, x, whole: (x, f32(1))
 
 
-def finish(weights, out, first, last, factor, scales, row):
+def finish(weights, out, first, last, factor, scales, row) -> Any:
     """Bring results ``first`` to ``last`` of int8 to their size; ``row`` is the number of result 0 in ``scales``."""
 
 
@@ -163,7 +164,7 @@ def _finish_of(weights, out, first, last, factor, scales, row):
     return lambda weights, out, first, last, factor, scales, row: None
 
 
-def number(weights, scales, row, at):
+def number(weights, scales, row, at) -> Any:
     """The weight at a place in a row as a float."""
 
 
