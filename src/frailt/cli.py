@@ -4,7 +4,7 @@ import os
 import sys
 from types import ModuleType
 
-from frailt.commands import compare, evaluate, info, plan, prepare, story, train
+from frailt.commands import compare, evaluate, export, info, plan, prepare, story, train
 from frailt.errors import InputError
 from frailt.options import split_words
 
@@ -16,6 +16,7 @@ COMMANDS: dict[str, ModuleType] = {
     "story": story,
     "plan": plan,
     "info": info,
+    "export": export,
 }
 """Modules of ``frailt.commands`` by the word that calls them, in the order of the help text."""
 

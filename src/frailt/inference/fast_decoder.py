@@ -20,7 +20,7 @@ from frailt.inference.packing import Packed, pack, padded
 from frailt.inference.products import COLUMNS, LANES
 from frailt.inference.team import TEAM, Pace, cores, doors
 from frailt.inference.telling import Reader, Teller, tokenizer_of
-from frailt.model.encoding_vectors import encoding_vectors
+from frailt.model.encoding_vectors import unrolled
 from frailt.model.shape import Shape
 from frailt.model.stored import read_model
 
@@ -193,22 +193,13 @@ def _threads(packed: Packed) -> int:
 
 
 def _plan(packed: Packed, passes: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The way of the signal, a line for each step of the depth: block, and row of the encodings (-1: none)."""
-    config = packed.config
+    """A line for each step of the depth: block, and row of the encodings (-1: none). And the encodings."""
     plan, encodings = [], []
-    before = 0
-    for group, count in zip(config.groups, passes, strict=True):
-        tables = packed.tables[before : before + group.blocks]
-        vectors = [
-            encoding_vectors(config.encoding, table, count, config.dim) if group.encoded else None for table in tables
-        ]
-        for m in range(count):
-            for l, own in enumerate(vectors):  # noqa: E741 (the paper's l)
-                plan.append((before + l, -1 if own is None else len(encodings)))
-                if own is not None:
-                    encodings.append(own[m])
-        before += group.blocks
-    return np.array(plan, np.int64), np.array(encodings, np.float32).reshape(-1, config.dim)
+    for block, vector in unrolled(packed.config, packed.tables, passes):
+        plan.append((block, -1 if vector is None else len(encodings)))
+        if vector is not None:
+            encodings.append(vector)
+    return np.array(plan, np.int64), np.array(encodings, np.float32).reshape(-1, packed.config.dim)
 
 
 def _rotary(context: int, head: int, theta: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
