@@ -140,7 +140,7 @@ OPTIONS = {
     "story": "model tokenizer passes temperature top-k top-p min-p max-tokens seed device weights",
     "plan": "shape dim heads kv-heads hidden-dim multiple-of vocab-size context encoding no-tied rope-theta norm-eps",
     "info": "",
-    "export": "to out tokenizer",
+    "export": "to out tokenizer passes",
 }
 REQUIRED = {"prepare": 1, "evaluate": 2, "info": 1, "export": 3}
 
@@ -235,6 +235,7 @@ BAD = [
     ("compare --data data --heads 3", r"dim 64 with 3 heads gives no even head width"),
     (f"evaluate runs/mine --text held-out.txt --device {NO_DEVICE}", rf"device {NO_DEVICE} is not available here"),
     ("export runs/mine --to onnx --out x", r"invalid choice 'onnx' for argument '--to'"),
+    ("export runs/mine --to gguf --out x --passes 0", r"iterations 0 do not fit shape 1\^3"),
     ("export runs/mine --to gguf", r"Missing from frailt export: --out PATH; see"),
     # Files
     ("export nowhere --to gguf --out x", r"nowhere holds no model"),
@@ -392,6 +393,8 @@ def test_export_says_what_it_wrote(run: Run, home: Path, tmp_path: Path) -> None
         status, out, err = run("export", "runs/mine", "--to", to, "--out", str(tmp_path / to))
         assert (status, err) == (0, "")
         assert re.fullmatch(rf".*/{to}: shape 1\^3 as a Llama of 3 layers, 0.\d\d MB in float32\n", out), out
+    more = run("export", "runs/mine", "--to", "gguf", "--out", str(tmp_path / "more"), "--passes", "5")[1]
+    assert "as a Llama of 5 layers" in more
     assert (tmp_path / "gguf").is_file()
     assert (tmp_path / "transformers" / "tokenizer_config.json").is_file()
 

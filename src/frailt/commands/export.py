@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from frailt.options import Words, megabytes, parse
+from frailt.options import Words, megabytes, parse, passes
 
 
 def run(args: list[str]) -> None:
@@ -24,11 +24,13 @@ def run(args: list[str]) -> None:
         """Folder or file to write; it must not exist yet."""
         tokenizer: Path | None = None
         """Tokenizer of a .bin; unset: the tok*.model or tok*.bin beside it."""
+        passes: str | None = None
+        """Passes through each group that has several, or a number for each group: 4 or 1,4,1; unset: as trained."""
 
     command = parse(Command, "export", args, __doc__)
     model = read_model(command.model)
     tokenizer = tokenizer_of(command.model, model.config, command.tokenizer)
-    llama = plain_llama(model)
+    llama = plain_llama(model, passes(command.passes))
     save = {"transformers": save_transformers, "gguf": save_gguf}[command.to]
     save(llama, tokenizer, command.out)
     files = [command.out] if command.out.is_file() else [*command.out.iterdir()]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from frailt.errors import InputError
-from frailt.options import Words, numbers, parse
+from frailt.options import Words, parse, passes
 
 if TYPE_CHECKING:
     from frailt.inference.packing import Weights
@@ -34,7 +34,7 @@ def run(args: list[str]) -> None:
 
     command = parse(Command, "story", args, __doc__)
     teller = _teller(command.model or _newest_run(), command.tokenizer, command.device, command.weights)
-    pieces = teller.stream(command.beginning, command.sampling, iterations=_passes(command.passes))
+    pieces = teller.stream(command.beginning, command.sampling, iterations=passes(command.passes))
     print(command.beginning.rstrip(" ") + next(pieces, ""), end="", flush=True)
     for piece in pieces:
         print(piece, end="", flush=True)
@@ -58,12 +58,6 @@ def _teller(model: Path, tokenizer: Path | None, device: str, weights: "Weights"
     teller = load(model, tokenizer)
     teller.model.to(device)
     return teller
-
-
-def _passes(text: str | None) -> int | tuple[int, ...] | None:
-    """One number of passes for all groups, or one for each."""
-    counts = numbers("passes", text) if text is not None else ()
-    return counts[0] if len(counts) == 1 else counts or None
 
 
 def _newest_run() -> Path:
