@@ -294,5 +294,6 @@ def test_encoding_vectors_are_those_of_the_modules(name: EncodingKind) -> None:
     module.reset()
     table = module.table.detach().numpy() if isinstance(module, LearnedEncoding) else None
     vectors = encoding_vectors(name, table, 5, 16)
+    assert vectors is not None
     expected = torch.stack([module(m) for m in range(1, 6)]).detach().numpy()
     np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-7)
