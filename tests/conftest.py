@@ -10,6 +10,7 @@ from hypothesis import settings
 
 # Before the hook: Numba cannot compile what it wraps, and the story world would be ten times slower.
 import frailt.data.storyworld
+import frailt.inference.kernels
 import frailt.model.small_heads  # noqa: F401
 
 # The numeric tower: 1 is a float, as it is for pyright.

@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-from frailt.model.frailt import FraiLT, ModelConfig
+from frailt.model.config import ModelConfig
+from frailt.model.frailt import FraiLT
 
 
 def tiny(shape: str = "1^2", *, seed: int = 0, double: bool = False, **options: Any) -> FraiLT:

@@ -20,7 +20,8 @@ from frailt.errors import InputError
 from frailt.evaluation.loss import stream_loss
 from frailt.evaluation.text import encode_text
 from frailt.model.checkpoint import load_model, save_model
-from frailt.model.frailt import FraiLT, ModelConfig
+from frailt.model.config import ModelConfig
+from frailt.model.frailt import FraiLT
 
 
 @pytest.mark.parametrize(

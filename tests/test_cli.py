@@ -139,14 +139,15 @@ OPTIONS = {
     "reproduce": "widths shapes seeds budget data out plan report minutes jobs on lr batch context heads precision "
     "compile device",
     "evaluate": "text tokenizer passes device json",
-    "story": "model tokenizer passes temperature top-k top-p min-p max-tokens seed device",
+    "story": "model tokenizer passes temperature top-k top-p min-p max-tokens seed device weights",
     "judge": "out prompt estimate calibrate pairwise offline text reference probes valid tokenizer device "
     "completions beginnings held-out temperature top-k top-p min-p max-tokens seed "
     "judge base-url judge-temperature concurrency timeout max-calls",
     "plan": "shape dim heads kv-heads hidden-dim multiple-of vocab-size context encoding no-tied rope-theta norm-eps",
     "info": "",
+    "export": "to out tokenizer passes",
 }
-REQUIRED = {"prepare": 1, "evaluate": 2, "info": 1}
+REQUIRED = {"prepare": 1, "evaluate": 2, "info": 1, "export": 3}
 
 
 @pytest.mark.parametrize("command", OPTIONS)
@@ -217,6 +218,7 @@ BAD = [
     ("plan --dim", r"Missing value for argument '--dim'"),
     ("train --tokens many", r"Error parsing --tokens: .*'many'; see `frailt train --help`"),
     ("train --preset huge", r"invalid choice 'huge' for argument '--preset'.*'demo'"),
+    ("story --weights int4", r"invalid choice 'int4' for argument '--weights'"),
     ("story --device abacus", r"invalid choice 'abacus' for argument '--device'"),
     ("story Once upon", r"Unrecognized options: upon"),
     ("evaluate", r"Missing from frailt evaluate: PATH --text .*; see `frailt evaluate --help`"),
@@ -243,7 +245,13 @@ BAD = [
     ("reproduce --data data --jobs 0", r"jobs is 0; it must be above 0"),
     ("reproduce --data data --report --out runs", r"runs holds no complete run of this protocol and data; train some"),
     (f"evaluate runs/mine --text held-out.txt --device {NO_DEVICE}", rf"device {NO_DEVICE} is not available here"),
+    ("export runs/mine --to onnx --out x", r"invalid choice 'onnx' for argument '--to'"),
+    ("export runs/mine --to gguf --out x --passes 0", r"iterations 0 do not fit shape 1\^3"),
+    ("export runs/mine --to gguf", r"Missing from frailt export: --out PATH; see"),
     # Files
+    ("export nowhere --to gguf --out x", r"nowhere holds no model"),
+    ("export runs/mine --to gguf --out held-out.txt", r"held-out.txt exists already; choose another --out"),
+    ("export runs/mine --to transformers --out data", r"data exists already; choose another --out"),
     ("train --data nowhere", r"nowhere holds no manifest.json; make the folder with `frailt prepare`"),
     ("compare --data runs/mine", r"runs/mine holds no manifest.json"),
     (
@@ -372,6 +380,34 @@ def test_story_tells_what_the_python_api_tells(run: Run, home: Path) -> None:
     assert fewer == "One day" + teller.generate(["One day"], sampling, iterations=1)[0] + "\n"
     assert fewer != out
     assert run("story", "--model", "runs/mine", *options)[1].startswith("Once upon a time")
+
+
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_story_with_fewer_bits(run: Run, home: Path, weights: str) -> None:
+    sampling = frailt.Sampling(max_tokens=20, temperature=0)
+    expected = frailt.load_fast("runs/mine", weights=weights).generate(["One day"], sampling)[0]
+    options = ("--max-tokens", "20", "--temperature", "0", "--weights", weights)
+    assert run("story", "One day", "--model", "runs/mine", *options) == (0, f"One day{expected}\n", "")
+
+
+def test_story_needs_no_torch_on_a_cpu(home: Path) -> None:
+    script = (
+        "import sys; from frailt.cli import main; main(['story', '--model', 'runs/mine', '--max-tokens', '3']); "
+        "sys.exit(sorted({'torch', 'scipy', 'matplotlib', 'zstandard'} & sys.modules.keys()) or None)"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (found.returncode, found.stderr) == (0, b"")
+
+
+def test_export_says_what_it_wrote(run: Run, home: Path, tmp_path: Path) -> None:
+    for to in ("transformers", "gguf"):
+        status, out, err = run("export", "runs/mine", "--to", to, "--out", str(tmp_path / to))
+        assert (status, err) == (0, "")
+        assert re.fullmatch(rf".*/{to}: shape 1\^3 as a Llama of 3 layers, 0.\d\d MB in float32\n", out), out
+    more = run("export", "runs/mine", "--to", "gguf", "--out", str(tmp_path / "more"), "--passes", "5")[1]
+    assert "as a Llama of 5 layers" in more
+    assert (tmp_path / "gguf").is_file()
+    assert (tmp_path / "transformers" / "tokenizer_config.json").is_file()
 
 
 def test_story_takes_the_newest_run(run: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

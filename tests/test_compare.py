@@ -18,8 +18,9 @@ from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
 from frailt.evaluation.loss import stream_loss, token_losses
 from frailt.model.checkpoint import load_model
+from frailt.model.config import ModelConfig
 from frailt.model.counts import count
-from frailt.model.frailt import FraiLT, ModelConfig
+from frailt.model.frailt import FraiLT
 from frailt.model.shape import Shape
 from frailt.paper.compare import compare
 from frailt.paper.comparison import CompareConfig, Comparison, run_name

@@ -12,8 +12,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from frailt.model.cache import Cache
+from frailt.model.config import ModelConfig
 from frailt.model.counts import activation_bytes, count
-from frailt.model.frailt import FraiLT, ModelConfig
+from frailt.model.frailt import FraiLT
 
 configs = pytest.mark.parametrize(
     "config",

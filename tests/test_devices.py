@@ -21,7 +21,8 @@ import torch
 sys.path.insert(0, sys.argv[1])
 from corpora import make_chain
 from frailt.model.cache import Cache
-from frailt.model.frailt import FraiLT, ModelConfig
+from frailt.model.config import ModelConfig
+from frailt.model.frailt import FraiLT
 from frailt.training.config import TrainConfig
 from frailt.training.run_folder import RunFolder
 from frailt.training.trainer import compile_blocks, train

@@ -14,7 +14,8 @@ from torch.testing import assert_close
 
 from frailt.errors import InputError
 from frailt.model.cache import Cache
-from frailt.model.frailt import FraiLT, ModelConfig
+from frailt.model.config import ModelConfig
+from frailt.model.frailt import FraiLT
 
 SHAPES = ["3", "1^1", "1^4", "2^3", "(2)^3", "1+(2)^2+1", "1^2+2"]
 shapes = st.sampled_from(SHAPES)

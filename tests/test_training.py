@@ -23,7 +23,8 @@ from frailt.configs import from_json
 from frailt.data.batches import Corpus
 from frailt.errors import InputError
 from frailt.model.checkpoint import load_model
-from frailt.model.frailt import FraiLT, ModelConfig
+from frailt.model.config import ModelConfig
+from frailt.model.frailt import FraiLT
 from frailt.training import trainer
 from frailt.training.config import OptimizerConfig, TrainConfig
 from frailt.training.optimization import learning_rate, make_optimizer

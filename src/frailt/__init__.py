@@ -16,7 +16,7 @@ _HOMES = {
     "Corpus": "frailt.data.batches",
     "FraiLT": "frailt.model.frailt",
     "InputError": "frailt.errors",
-    "ModelConfig": "frailt.model.frailt",
+    "ModelConfig": "frailt.model.config",
     "OptimizerConfig": "frailt.training.config",
     "PrepareConfig": "frailt.data.prepare",
     "Sampling": "frailt.inference.sampling",
@@ -25,6 +25,7 @@ _HOMES = {
     "TrainConfig": "frailt.training.config",
     "compare": "frailt.paper.compare",
     "load": "frailt.inference.generate",
+    "load_fast": "frailt.inference.fast_decoder",
     "prepare": "frailt.data.prepare",
     "train": "frailt.training.trainer",
 }
@@ -43,6 +44,7 @@ __all__ = [
     "TrainConfig",
     "compare",
     "load",
+    "load_fast",
     "prepare",
     "train",
 ]
@@ -52,9 +54,11 @@ if TYPE_CHECKING:
     from frailt.data.prepare import PrepareConfig, prepare
     from frailt.data.tokenizer import Tokenizer
     from frailt.errors import InputError
+    from frailt.inference.fast_decoder import load_fast
     from frailt.inference.generate import Storyteller, load
     from frailt.inference.sampling import Sampling
-    from frailt.model.frailt import FraiLT, ModelConfig
+    from frailt.model.config import ModelConfig
+    from frailt.model.frailt import FraiLT
     from frailt.paper.compare import compare
     from frailt.paper.comparison import CompareConfig
     from frailt.training.config import OptimizerConfig, TrainConfig

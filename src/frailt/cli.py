@@ -4,7 +4,7 @@ import os
 import sys
 from types import ModuleType
 
-from frailt.commands import compare, evaluate, info, judge, plan, prepare, reproduce, story, train
+from frailt.commands import compare, evaluate, export, info, judge, plan, prepare, reproduce, story, train
 from frailt.errors import InputError
 from frailt.launch import place
 from frailt.options import split_words
@@ -19,6 +19,7 @@ COMMANDS: dict[str, ModuleType] = {
     "judge": judge,
     "plan": plan,
     "info": info,
+    "export": export,
 }
 """Modules of ``frailt.commands`` by the word that calls them, in the order of the help text."""
 

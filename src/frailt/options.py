@@ -100,6 +100,12 @@ def numbers(name: str, text: str) -> tuple[int, ...]:
         raise InputError(f"{name} {text!r} are not whole numbers joined by commas") from None
 
 
+def passes(text: str | None) -> int | tuple[int, ...] | None:
+    """One number of passes for all groups, or one for each."""
+    counts = numbers("passes", text) if text is not None else ()
+    return counts[0] if len(counts) == 1 else counts or None
+
+
 def corpus_in(folder: Path | None) -> Any:
     """The prepared data in a folder, or the embedded story world."""
     from frailt.data.batches import Corpus

@@ -9,7 +9,7 @@ from frailt.options import corpus_in, numbers, parse, table
 
 
 def run(args: list[str]) -> None:
-    from frailt.model.frailt import ModelConfig
+    from frailt.model.config import ModelConfig
     from frailt.paper.compare import compare
     from frailt.paper.comparison import CompareConfig
     from frailt.paper.report import HEADERS, caption, cells

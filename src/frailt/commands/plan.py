@@ -6,8 +6,8 @@ from frailt.options import parse, table
 
 
 def run(args: list[str]) -> None:
+    from frailt.model.config import ModelConfig
     from frailt.model.counts import activation_bytes
-    from frailt.model.frailt import ModelConfig
     from frailt.paper.plan import plan
 
     config = parse(ModelConfig, "plan", args, __doc__)

@@ -2,16 +2,19 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from frailt.errors import InputError
-from frailt.options import Words, numbers, parse
+from frailt.options import Words, parse, passes
+
+if TYPE_CHECKING:
+    from frailt.inference.packing import Weights
+    from frailt.inference.telling import Teller
 
 
 def run(args: list[str]) -> None:
-    from frailt.inference.generate import load
+    from frailt.inference.packing import Weights
     from frailt.inference.sampling import Sampling
-    from frailt.training.trainer import choose_device
 
     @dataclass(frozen=True, kw_only=True)
     class Command:
@@ -26,21 +29,35 @@ def run(args: list[str]) -> None:
         sampling: Sampling = field(default_factory=Sampling)
         device: Literal["auto", "cpu", "cuda", "mps"] = "cpu"
         """Where to compute. Small models write fastest on the CPU."""
+        weights: Weights = "auto"
+        """Precision of the weights on the CPU: bfloat16 and int8 are faster; auto: as stored."""
 
     command = parse(Command, "story", args, __doc__)
-    teller = load(command.model or _newest_run(), command.tokenizer)
-    teller.model.to(choose_device(command.device))
-    pieces = teller.stream(command.beginning, command.sampling, iterations=_passes(command.passes))
+    teller = _teller(command.model or _newest_run(), command.tokenizer, command.device, command.weights)
+    pieces = teller.stream(command.beginning, command.sampling, iterations=passes(command.passes))
     print(command.beginning.rstrip(" ") + next(pieces, ""), end="", flush=True)
     for piece in pieces:
         print(piece, end="", flush=True)
     print()
 
 
-def _passes(text: str | None) -> int | tuple[int, ...] | None:
-    """One number of passes for all groups, or one for each."""
-    counts = numbers("passes", text) if text is not None else ()
-    return counts[0] if len(counts) == 1 else counts or None
+def _teller(model: Path, tokenizer: Path | None, device: str, weights: "Weights") -> "Teller":
+    """On a CPU the fast decoder, which needs no torch."""
+    if device != "cpu":
+        from frailt.training.trainer import choose_device
+
+        device = choose_device(device).type
+    if device == "cpu":
+        from frailt.inference.fast_decoder import load_fast
+
+        return load_fast(model, tokenizer, weights=weights)
+    if weights != "auto":
+        raise InputError(f"weights {weights} are for the CPU; leave out --weights, or add --device cpu")
+    from frailt.inference.generate import load
+
+    teller = load(model, tokenizer)
+    teller.model.to(device)
+    return teller
 
 
 def _newest_run() -> Path:

@@ -65,6 +65,7 @@ class Tokenizer:
             raise InputError("the vocabulary has no piece for a single space")
         if any(part not in ids for a, b in merges for part in (a, b, a + b)):
             raise InputError("the vocabulary has a merge of pieces that it does not hold")
+        self.merges = list(merges)
         canonical = json.dumps([self.pieces, [list(merge) for merge in merges]])
         self.digest = hashlib.sha256(canonical.encode()).hexdigest()
         """Equal for two tokenizers exactly if they encode alike, whatever files they came from."""

@@ -4,9 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Bool, Float
 
 from frailt.errors import InputError
 
@@ -43,33 +41,39 @@ class Sampling:
             raise InputError(f"seed is {self.seed}; it must not be negative")
 
 
-def probabilities(logits: Float[Tensor, "batch vocab"], sampling: Sampling) -> Float[Tensor, "batch vocab"]:
-    """What to draw from, in float64 on the CPU: rows sum to 1. With temperature 0 the first likeliest token has all."""
-    logits = logits.cpu().double()
+def probabilities(logits: Float[np.ndarray, "batch vocab"], sampling: Sampling) -> Float[np.ndarray, "batch vocab"]:
+    """What to draw from, in float64: rows sum to 1. With temperature 0 the first likeliest token has all."""
+    logits = logits.astype(np.float64)
     if sampling.temperature == 0:
-        return torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
-    p = (logits / sampling.temperature).softmax(1)
+        return np.eye(logits.shape[1])[logits.argmax(1)]
+    p = np.exp((logits - logits.max(1, keepdims=True)) / sampling.temperature)
+    p /= p.sum(1, keepdims=True)
     if sampling.top_k is not None and sampling.top_k < p.shape[1]:
-        p = _keep(p, p >= p.topk(sampling.top_k).values[:, -1:])
+        least = np.partition(p, -sampling.top_k, axis=1)[:, -sampling.top_k, None]
+        p = _keep(p, p >= least)
     if sampling.top_p is not None:
-        ordered, places = p.sort(descending=True, stable=True)
+        places = np.argsort(-p, axis=1, kind="stable")
+        ordered = np.take_along_axis(p, places, 1)
         # A token stays while those before it have not reached the sum, so the likeliest one always does.
-        stays = ordered.cumsum(1) - ordered < sampling.top_p
-        p = _keep(p, torch.zeros_like(stays).scatter_(1, places, stays))
+        stays = np.zeros(p.shape, dtype=bool)
+        np.put_along_axis(stays, places, ordered.cumsum(1) - ordered < sampling.top_p, 1)
+        p = _keep(p, stays)
     if sampling.min_p is not None:
-        p = _keep(p, p >= sampling.min_p * p.amax(1, keepdim=True))
+        p = _keep(p, p >= sampling.min_p * p.max(1, keepdims=True))
     return p
 
 
-def draw(p: Float[Tensor, "batch vocab"], generators: list[np.random.Generator]) -> list[int]:
+def draw(p: Float[np.ndarray, "batch vocab"], generators: list[np.random.Generator]) -> list[int]:
     """One token a row, each by its own random numbers, so that no row's text depends on its neighbours."""
-    totals = p.cumsum(1).numpy()
+    totals = p.cumsum(1)
     return [
         int(np.searchsorted(row, random.random() * row[-1], side="right"))
         for row, random in zip(totals, generators, strict=True)
     ]
 
 
-def _keep(p: Float[Tensor, "batch vocab"], stays: Tensor) -> Float[Tensor, "batch vocab"]:
+def _keep(
+    p: Float[np.ndarray, "batch vocab"], stays: Bool[np.ndarray, "batch vocab"]
+) -> Float[np.ndarray, "batch vocab"]:
     kept = p * stays
-    return kept / kept.sum(1, keepdim=True)
+    return kept / kept.sum(1, keepdims=True)

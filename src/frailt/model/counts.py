@@ -3,10 +3,10 @@
 The tests hold these against the real model, torch's FLOP counter and the tensors that autograd keeps.
 """
 
+import math
 from dataclasses import dataclass
 
-from frailt.model.encodings import ENCODINGS
-from frailt.model.frailt import ModelConfig
+from frailt.model.config import ModelConfig, weight_shapes
 
 BYTES = 4
 """Bytes of a float32."""
@@ -36,13 +36,8 @@ def count(config: ModelConfig, *, iterations: tuple[int, ...] | None = None) -> 
     matrices = 2 * d * d + 2 * d * kv + 3 * d * config.feed_forward_dim
     passes = iterations or tuple(g.iterations for g in config.groups)
     depth = sum(g.blocks * m for g, m in zip(config.groups, passes, strict=True))
-    kind = ENCODINGS[config.encoding]
-    parameters = (1 if config.tied else 2) * vocab * d + d
-    for group in config.groups:
-        encoding = kind.parameters_for(group.iterations, d) if kind and group.encoded else 0
-        parameters += group.blocks * (matrices + 2 * d + encoding)
     return Counts(
-        parameters=parameters,
+        parameters=sum(map(math.prod, weight_shapes(config).values())),
         flops=depth * (2 * matrices + 4 * config.context * d) + 2 * vocab * d,
         cache_bytes=BYTES * depth * config.context * 2 * kv,
     )

@@ -2,7 +2,8 @@
 
 The paper uses a learned vector for each block and pass, added to the block's input. A kind of encoding is a
 class here: given a pass number m from 1, it returns a vector of the model's width, and it states what it does
-past the number of passes M that it was built for.
+past the number of passes M that it was built for. Its learned tensors stand in ``config.weight_shapes`` too, and
+``encoding_vectors.py`` has the same rules without torch, for the fast decoder and for exports.
 """
 
 import math
@@ -12,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-INITIAL_STD = 0.02
-"""Standard deviation of fresh encodings, that of the token embeddings they are added to."""
+from frailt.model.config import EncodingKind
+from frailt.model.encoding_vectors import INITIAL_STD
 
 
 class IterationEncoding(nn.Module, ABC):
@@ -36,11 +37,6 @@ class IterationEncoding(nn.Module, ABC):
     def forward(self, m: int) -> Float[Tensor, " dim"]:
         """E(m) for pass ``m``, counted from 1."""
 
-    @staticmethod
-    @abstractmethod
-    def parameters_for(iterations: int, dim: int) -> int:
-        """How many learned numbers an encoding of this kind holds."""
-
 
 class LearnedEncoding(IterationEncoding):
     """A table of M learned vectors, started at N(0, 0.02), without weight decay. This is the paper's kind.
@@ -58,10 +54,6 @@ class LearnedEncoding(IterationEncoding):
 
     def forward(self, m: int) -> Float[Tensor, " dim"]:
         return self.table[min(m, self.iterations) - 1]
-
-    @staticmethod
-    def parameters_for(iterations: int, dim: int) -> int:
-        return iterations * dim
 
 
 class SinusoidalEncoding(IterationEncoding):
@@ -82,12 +74,8 @@ class SinusoidalEncoding(IterationEncoding):
         angles = m * self.get_buffer("frequencies")
         return INITIAL_STD * math.sqrt(2) * torch.stack((angles.sin(), angles.cos()), dim=-1).flatten()
 
-    @staticmethod
-    def parameters_for(iterations: int, dim: int) -> int:
-        return 0
 
-
-ENCODINGS: dict[str, type[IterationEncoding] | None] = {
+ENCODINGS: dict[EncodingKind, type[IterationEncoding] | None] = {
     "learned": LearnedEncoding,
     "sinusoidal": SinusoidalEncoding,
     "none": None,

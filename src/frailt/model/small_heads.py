@@ -19,18 +19,15 @@ os.environ.setdefault("NUMBA_NUM_THREADS", str(torch.get_num_threads()))
 
 import numba
 from jaxtyping import Float
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 from torch import Tensor
+
+from frailt.model.vector_math import exp_of_negative, f32
 
 WIDEST = 12
 """Head width up to which this kernel is the faster one: 3 times at 8, equal at 16 (bench/attention.py)."""
 
 MOST_THREADS = numba.get_num_threads()
 """Numba starts this many threads and refuses to use more."""
-
-f32 = np.float32
 
 
 def suits_small_heads(q: Tensor, k: Tensor) -> bool:
@@ -95,34 +92,6 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().numpy()
 
 
-def _bitcast(typing_context: Any, bits: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.int32), generate
-
-
-_float_of_bits: Any = intrinsic(_bitcast)
-
-
-@numba.njit(inline="always", fastmath=True)
-def _exp(x):
-    """exp(x) for x at most 0, to 2e-7 relative: written out because a call into libm is not vectorised.
-
-    2^t with t = x log2(e): the whole part goes into the exponent bits, a polynomial does the fraction.
-    """
-    t = max(x * f32(1.4426950408889634), f32(-126.0))
-    n = np.floor(t)
-    y = t - n
-    p = f32(0.00189646115)
-    p = p * y + f32(0.00894282898)
-    p = p * y + f32(0.0558662463)
-    p = p * y + f32(0.240139967)
-    p = p * y + f32(0.693154638)
-    p = p * y + f32(0.99999994)
-    return p * _float_of_bits((np.int32(n) + np.int32(127)) << np.int32(23))
-
-
 @numba.njit(parallel=True, fastmath=True, error_model="numpy", cache=True)
 def _attend(q, k, v, out, lse, scale):
     """Row by row: scores of one query against all keys before it, softmax, weighted sum of the values.
@@ -155,7 +124,7 @@ def _attend(q, k, v, out, lse, scale):
                     top = max(top, p[j])
                 total = f32(0)
                 for j in range(n):
-                    e = _exp(p[j] - top)
+                    e = exp_of_negative(p[j] - top)
                     p[j] = e
                     total += e
                 lse[b, h, i] = top + f32(math.log(total))
@@ -201,7 +170,7 @@ def _differentiate(q, k, v, out, lse, grad, dq, dk, dv, scale):
                     for j in range(n):
                         ds[j] += y * vt[d, j]
                 for j in range(n):
-                    e = _exp(p[j])
+                    e = exp_of_negative(p[j])
                     p[j] = e
                     ds[j] *= e
                 for d in range(head):

@@ -6,9 +6,9 @@ from typing import Any
 
 from frailt.errors import InputError
 from frailt.evaluation.loss import Loss
+from frailt.model.config import ModelConfig
 from frailt.model.counts import Counts
 from frailt.model.encodings import ENCODINGS
-from frailt.model.frailt import ModelConfig
 from frailt.model.shape import Shape
 from frailt.training.config import TrainConfig
 

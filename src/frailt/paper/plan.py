@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from math import gcd
 
 from frailt.errors import InputError
+from frailt.model.config import ModelConfig
 from frailt.model.counts import Counts, count
-from frailt.model.frailt import ModelConfig
 from frailt.model.shape import Shape
 
 TOLERANCE = 0.01

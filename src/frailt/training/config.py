@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from frailt.errors import InputError
-from frailt.model.frailt import ModelConfig
+from frailt.model.config import ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from frailt.model.frailt import ModelConfig
+from frailt.model.config import ModelConfig
 from frailt.training.config import OptimizerConfig, TrainConfig
 
 

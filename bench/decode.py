@@ -1,0 +1,237 @@
+"""Decoding on this machine's CPU: tokens per second of frailt, of transformers, and of llama.cpp where it is installed.
+
+    python bench/decode.py [--widths 64,256,512,1024] [--json FILE]
+
+One process, all sides in turn, round after round; each writes the same number of tokens, one at a time, by the
+likeliest next token. Weights are random, and the same for all: 8 plain blocks, exported to the other programs, and
+frailt's own 1^8 beside them. Before it is timed, each side shows that it gives the same scores. Ratios are medians over
+the rounds, with the smallest and the largest.
+"""
+
+import argparse
+import os
+import platform
+import tempfile
+import warnings
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from frailt.data.tokenizer import FIXED, Tokenizer
+from frailt.export.gguf import Precision, save_gguf
+from frailt.export.plain_llama import PlainLlama, plain_llama
+from frailt.export.transformers import llama_config, tensors
+from frailt.files import write_json
+from frailt.inference.fast_decoder import FastReader
+from frailt.inference.packing import pack
+from frailt.inference.team import cores
+from frailt.model.config import ModelConfig, weight_shapes
+from frailt.model.stored import StoredModel
+
+KINDS = ("float32", "bfloat16", "int8")
+ATTENTION = "sdpa"
+"""transformers' attention implementation, its default."""
+
+RATIOS = (
+    # What is to be compared, the width it was promised for (unset: any), and what was promised.
+    ("1^8 float32", "8 float32", 512, 3.0),
+    ("1^8 int8", "8 int8", 1024, 2.5),
+    ("8 float32", "transformers eager", 512, 3.5),
+    ("1^8 float32", "transformers eager", 512, 13.0),
+    ("1^8 bfloat16", "8 bfloat16", None, None),
+    ("8 float32", "transformers static", None, None),
+    ("8 float32", "llama.cpp F32", None, None),
+    ("8 bfloat16", "llama.cpp BF16", None, None),
+    ("8 int8", "llama.cpp Q8_0", None, None),
+    ("1^8 int8", "llama.cpp Q8_0", None, None),
+)
+
+Step = Callable[[int], np.ndarray]
+"""Read one token, give the scores of the next. A fresh text begins with the step's maker."""
+Side = Callable[[], Step]
+
+
+def random_model(shape: str, dim: int, vocab: int, context: int) -> StoredModel:
+    """A model as it starts training, its encodings included."""
+    config = ModelConfig(shape=shape, dim=dim, vocab_size=vocab, context=context)
+    random = np.random.default_rng(0)
+    weights = {
+        name: np.ones(size, np.float32)
+        if len(size) == 1
+        else random.standard_normal(size, np.float32) * np.float32(0.02)
+        for name, size in weight_shapes(config).items()
+    }
+    return StoredModel(config, weights)
+
+
+def ours(model: StoredModel, kind: str, threads: int | None) -> Side:
+    reader = FastReader(pack(model, kind), threads=threads)
+    reader.read([[0]])
+    text = reader.texts[0]
+
+    def begin() -> Step:
+        text.length = 0
+        return lambda token: text.read([token])[0]
+
+    return begin
+
+
+def transformers(llama: PlainLlama, *, static: bool) -> Side:
+    """Not compiled; with a cache that grows, or with one of full length from the start."""
+    from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, StaticCache
+
+    config = LlamaConfig(**llama_config(llama))
+    config._attn_implementation = ATTENTION
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
+    weights = {name: torch.from_numpy(array.copy()) for name, array in tensors(llama).items()}
+    weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
+    model.load_state_dict(weights, assign=True)
+    # What is no weight was made on the meta device too.
+    model.model.rotary_emb = type(model.model.rotary_emb)(config)
+    model.eval()
+
+    def begin() -> Step:
+        cache = StaticCache(config, max_cache_len=llama.config.context) if static else DynamicCache(config=config)
+        place = 0
+
+        @torch.inference_mode()
+        def step(token: int) -> np.ndarray:
+            nonlocal place
+            at = torch.tensor([place])
+            place += 1
+            out = model(torch.tensor([[token]]), past_key_values=cache, use_cache=True, position_ids=at[None])
+            return out.logits[0, -1].numpy()
+
+        return step
+
+    return begin
+
+
+def llama_cpp(llama: PlainLlama, precision: Precision, threads: int, folder: Path) -> Side:
+    from llama_cpp import Llama, llama_get_logits_ith
+
+    pieces = [*FIXED, "▁", *(f"p{i}" for i in range(llama.config.vocab_size - len(FIXED) - 1))]
+    file = folder / f"{precision}-{llama.config.dim}.gguf"
+    save_gguf(llama, Tokenizer(pieces, []), file, precision=precision)
+    context = llama.config.context
+    model = Llama(str(file), n_ctx=context, n_threads=threads, n_threads_batch=threads, verbose=False)
+    file.unlink()
+
+    def begin() -> Step:
+        model.reset()
+
+        def step(token: int) -> np.ndarray:
+            model.eval([token])
+            return np.ctypeslib.as_array(llama_get_logits_ith(model.ctx, -1), (llama.config.vocab_size,))
+
+        return step
+
+    return begin
+
+
+def run(begin: Side, tokens: int) -> float:
+    """Seconds for so many tokens."""
+    step, token = begin(), 1
+    start = perf_counter()
+    for _ in range(tokens):
+        token = int(step(token).argmax())
+    return perf_counter() - start
+
+
+def first_scores(begin: Side) -> np.ndarray:
+    step = begin()
+    return np.stack([np.array(step(token)) for token in (1, 5, 9, 300, 2)])
+
+
+def main() -> None:
+    """Time, print, and write the figures where a file is named."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--widths", default="64,256,512,1024")
+    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, help="unset: all cores; frailt may choose one where that is faster")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore", FutureWarning)  # transformers renames an argument that older versions need.
+    threads = options.threads or cores()
+    torch.set_num_threads(threads)
+    found: dict[str, Any] = {"machine": machine(threads), "tokens": options.tokens, "widths": {}}
+    print(", ".join(f"{name} {value}" for name, value in found["machine"].items()))
+    for dim in map(int, options.widths.split(",")):
+        with tempfile.TemporaryDirectory() as folder:
+            sides = make_sides(dim, options.threads, Path(folder), context=max(512, options.tokens))
+        rounds = [{name: run(begin, options.tokens) for name, begin in sides.items()} for _ in range(options.rounds)]
+        found["widths"][dim] = report(dim, rounds, options.tokens)
+    if options.json:
+        write_json(options.json, found)
+
+
+def make_sides(dim: int, threads: int | None, folder: Path, *, context: int) -> dict[str, Side]:
+    models = {shape: random_model(shape, dim, 512, context) for shape in ("8", "1^8")}
+    llama = plain_llama(models["8"])
+    sides = {f"{shape} {kind}": ours(model, kind, threads) for shape, model in models.items() for kind in KINDS}
+    sides |= {f"transformers {name}": transformers(llama, static=name == "static") for name in ("eager", "static")}
+    if find_spec("llama_cpp"):
+        precisions: tuple[Precision, ...] = ("F32", "BF16", "Q8_0")
+        sides |= {f"llama.cpp {p}": llama_cpp(llama, p, threads or cores(), folder) for p in precisions}
+    expected = first_scores(sides["8 float32"])
+    for name, begin in sides.items():
+        run(begin, 64)
+        if not name.startswith("1^8"):
+            exact = name in ("transformers eager", "transformers static", "8 float32")
+            off = float(np.abs(first_scores(begin) - expected).max() / expected.std())
+            assert off < (1e-4 if exact else 0.2), f"{name} at width {dim} gives other scores, by {off} of their spread"
+    return sides
+
+
+def report(dim: int, rounds: list[dict[str, float]], tokens: int) -> dict[str, Any]:
+    """Print one width; its figures."""
+    speeds = {name: tokens / median(r[name] for r in rounds) for name in rounds[0]}
+    print(f"\nwidth {dim}: tokens/s, median of {len(rounds)} rounds (slowest to fastest)")
+    for name, speed in speeds.items():
+        times = [r[name] for r in rounds]
+        print(f"  {name:20} {speed:9.0f}  ({tokens / max(times):.0f} to {tokens / min(times):.0f})")
+    ratios = []
+    for one, other, width, promised in RATIOS:
+        if one not in speeds or other not in speeds:
+            continue
+        each = [r[other] / r[one] for r in rounds]
+        goal = promised if width == dim else None
+        ratios.append(
+            {"of": one, "over": other, "median": median(each), "min": min(each), "max": max(each), "goal": goal}
+        )
+        aim = "" if goal is None else f", to reach: {goal}"
+        print(f"  {one} over {other}: {median(each):.2f} ({min(each):.2f} to {max(each):.2f}){aim}")
+    return {
+        "seconds": {name: [r[name] for r in rounds] for name in rounds[0]},
+        "tokens_per_second": speeds,
+        "ratios": ratios,
+    }
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """What the figures depend on."""
+    processor = platform.processor() or platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), processor)
+    versions = {}
+    for name in ("frailt", "numba", "torch", "transformers", "llama-cpp-python"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "not installed"
+    load = {"load": round(os.getloadavg()[0], 1)} if hasattr(os, "getloadavg") else {}
+    return {"processor": processor, "threads": threads, "attention": ATTENTION, **load, **versions}
+
+
+if __name__ == "__main__":
+    main()

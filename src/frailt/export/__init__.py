@@ -1,0 +1,1 @@
+"""Ways out: models as the files that other programs read."""

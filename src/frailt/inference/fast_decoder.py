@@ -1,0 +1,209 @@
+"""Stories on a plain CPU: the model in compiled code over one packed set of weights, and no torch.
+
+One block that is passed eight times is read from memory once and from the cache of the processor after that, so a
+FraiLT model speaks faster than a standard one of its depth. Weights may be kept in bfloat16 or int8; the numbers
+that they meet stay in float32, or in 14 bits for int8.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from frailt.data.tokenizer import Tokenizer
+from frailt.errors import InputError
+from frailt.inference.kernels import read
+from frailt.inference.packing import Packed, pack, padded
+from frailt.inference.products import COLUMNS, LANES
+from frailt.inference.team import TEAM, Pace, cores, doors
+from frailt.inference.telling import Reader, Teller, tokenizer_of
+from frailt.model.encoding_vectors import unrolled
+from frailt.model.shape import Shape
+from frailt.model.stored import read_model
+
+WORTH_THREADS = 150_000
+"""Weights of a block below which several threads are not even tried."""
+AT_ONCE = 32
+"""Tokens whose scores are computed in one call, where all are asked for."""
+
+
+class FastStoryteller(Teller):
+    """A packed model with its tokenizer.
+
+    Args:
+        packed: from ``packing.pack``.
+        tokenizer: the one it was trained with.
+        threads: exactly this many; unset: as many as there are cores, or one, whatever turns out to be faster.
+
+    Raises:
+        InputError: there shall be less than one thread.
+    """
+
+    def __init__(self, packed: Packed, tokenizer: Tokenizer, *, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise InputError(f"threads is {threads}; it must be at least 1")
+        self.packed, self.tokenizer, self.threads = packed, tokenizer, threads
+
+    def reader(self, iterations: int | tuple[int, ...] | None) -> "FastReader":
+        return FastReader(self.packed, iterations, threads=self.threads)
+
+
+def load_fast(
+    path: str | Path, tokenizer: str | Path | None = None, *, weights: str = "auto", threads: int | None = None
+) -> FastStoryteller:
+    """Read a model to generate with on the CPU.
+
+    Args:
+        path: a run folder, a saved model's folder, or a llama2.c ``.bin``.
+        tokenizer: where it is not stored beside the model.
+        weights: how they are kept in memory: auto (as stored), float32, bfloat16 or int8.
+        threads: see ``FastStoryteller``.
+
+    Raises:
+        InputError: model or tokenizer is missing or damaged, or their vocabularies differ.
+    """
+    path = Path(path)
+    stored = read_model(path)
+    pieces = tokenizer_of(path, stored.config, Path(tokenizer) if tokenizer is not None else None)
+    return FastStoryteller(pack(stored, weights), pieces, threads=threads)
+
+
+class FastReader(Reader):
+    """Reads texts token by token, each with keys and values of its own; see ``telling.Reader``.
+
+    Args:
+        packed: the model.
+        iterations: passes, as for ``FraiLT.forward``.
+        threads: see ``FastStoryteller``.
+
+    Raises:
+        InputError: the iterations do not fit the shape.
+    """
+
+    def __init__(
+        self, packed: Packed, iterations: int | tuple[int, ...] | None = None, *, threads: int | None = None
+    ) -> None:
+        super().__init__(packed.config.context)
+        passes = Shape.parse(packed.config.shape).passes(iterations)
+        self._new = partial(FastText, packed, passes, threads or _threads(packed), adapt=threads is None)
+        self.texts: list[FastText] = []
+
+    @property
+    def length(self) -> int:
+        return max((text.length for text in self.texts), default=0)
+
+    def read(self, rows: list[list[int]]) -> NDArray[np.float32]:
+        self.texts += [self._new() for _ in rows[len(self.texts) :]]
+        del self.texts[len(rows) :]
+        for text in self.texts:
+            text.length = 0
+        return np.concatenate([text.read(row) for text, row in zip(self.texts, rows, strict=True)])
+
+    def step(self, tokens: list[int]) -> NDArray[np.float32]:
+        return np.concatenate([text.read([token]) for text, token in zip(self.texts, tokens, strict=True)])
+
+    def select(self, places: list[int]) -> None:
+        self.texts = [self.texts[place] for place in places]
+
+
+class FastText:
+    """One text and what the model remembers of it.
+
+    Args:
+        packed: the model.
+        passes: through each of its groups.
+        threads: how many read it together.
+        adapt: whether one thread may read alone where that is faster.
+    """
+
+    def __init__(self, packed: Packed, passes: tuple[int, ...], threads: int, *, adapt: bool) -> None:
+        config = packed.config
+        self.config, self._pace, self._adapt = config, Pace(threads), adapt
+        self.length = 0
+        """Tokens read so far; set it back to forget the last ones."""
+        plan, encodings = _plan(packed, passes)
+        head = config.dim // config.heads
+        cos, sin = _rotary(config.context, head, config.rope_theta)
+        rows = padded(config.dim, COLUMNS), padded(config.feed_forward_dim, COLUMNS)
+        widest = padded(max(3 * config.dim, 2 * config.feed_forward_dim, config.context), 2 * LANES)
+        room = padded(config.context, LANES) * max(padded(head, COLUMNS), padded(head, LANES))
+        keys, values = np.zeros((2, len(plan), config.key_value_heads, room), np.float32)
+        self._order = np.zeros(4, np.int64)
+        self._tokens = np.zeros(config.context, np.int64)
+        self._logits = np.zeros((AT_ONCE, padded(config.vocab_size, LANES)), np.float32)
+        self._counter = np.zeros(16, np.int64)
+        self._arguments = (
+            doors(threads),
+            self._order,
+            self._tokens,
+            (config.heads, config.key_value_heads, config.dim, *rows),
+            np.float32(config.norm_eps),
+            packed.weights,
+            packed.scales,
+            packed.starts,
+            packed.norms,
+            encodings,
+            plan,
+            cos,
+            sin,
+            keys,
+            values,
+            np.zeros((4, widest), np.float32),
+            np.zeros((threads, 4, widest), np.float32),
+            np.zeros((threads, widest), np.int16),
+            self._logits,
+            self._counter,
+        )
+
+    def read(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Read more tokens; scores of what follows the last one, shape ``(1, vocab)``.
+
+        Raises:
+            InputError: there is no room for so many, or one is not in the vocabulary.
+        """
+        return self._read(tokens, 1)
+
+    def read_each(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """As ``read``, with the scores after each token, shape ``(tokens, vocab)``."""
+        parts = [tokens[at : at + AT_ONCE] for at in range(0, len(tokens), AT_ONCE)]
+        return np.concatenate([self._read(part, len(part)) for part in parts])
+
+    def _read(self, tokens: Sequence[int], lines: int) -> NDArray[np.float32]:
+        count, vocab = len(tokens), self.config.vocab_size
+        if self.length + count > self.config.context:
+            raise InputError(f"{self.length + count} tokens are more than the model's context of {self.config.context}")
+        if not count or min(tokens) < 0 or max(tokens) >= vocab:
+            raise InputError(f"{list(tokens)} are not tokens of a vocabulary of {vocab}")
+        self._tokens[:count] = tokens
+        self._order[:] = count, self.length, lines, self._counter[0]
+        begun = perf_counter()
+        TEAM.run(read, self._arguments, self._pace.threads)
+        if self._adapt:
+            self._pace.record(count, perf_counter() - begun)
+        self.length += count
+        return self._logits[:lines, :vocab].copy()
+
+
+def _threads(packed: Packed) -> int:
+    """How many threads may pay for a model of this size."""
+    return cores() if len(packed.weights) // len(packed.starts) >= WORTH_THREADS else 1
+
+
+def _plan(packed: Packed, passes: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """A line for each step of the depth: block, and row of the encodings (-1: none). And the encodings."""
+    plan, encodings = [], []
+    for block, vector in unrolled(packed.config, packed.tables, passes):
+        plan.append((block, -1 if vector is None else len(encodings)))
+        if vector is not None:
+            encodings.append(vector)
+    return np.array(plan, np.int64), np.array(encodings, np.float32).reshape(-1, packed.config.dim)
+
+
+def _rotary(context: int, head: int, theta: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Cosine and sine of ``position * theta^(-2i / head)``, as ``attention.rotary_angles`` has them in float32."""
+    frequencies = np.float32(theta) ** (-np.arange(0, head, 2, dtype=np.float32) / np.float32(head))
+    angles = np.arange(context, dtype=np.float32)[:, None] * frequencies
+    return np.cos(angles), np.sin(angles)

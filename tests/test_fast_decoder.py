@@ -1,0 +1,299 @@
+"""The fast decoder against the model in torch, in every kind of weights, alone and in a team."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import random_tokens, tiny
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from test_inference import GREEDY, PROMPTS, TEXT, TOKENIZER
+
+import frailt
+from frailt.errors import InputError
+from frailt.inference.fast_decoder import FastReader, FastStoryteller, FastText
+from frailt.inference.generate import Storyteller
+from frailt.inference.packing import Packed, Weights, as_bfloat16, as_int8, pack
+from frailt.inference.sampling import Sampling
+from frailt.inference.team import STRETCH, TRIAL, Pace
+from frailt.model.checkpoint import load_model, save_model
+from frailt.model.config import EncodingKind, weight_shapes
+from frailt.model.encoding_vectors import encoding_vectors
+from frailt.model.encodings import ENCODINGS, LearnedEncoding
+from frailt.model.frailt import FraiLT
+from frailt.model.stored import StoredModel, as_float32, read_model
+
+SHAPES = ["2", "1^1", "1^3", "2^2", "(2)^3", "1+(2)^2+1", "1^3+2"]
+
+
+def stored(model: FraiLT) -> StoredModel:
+    return StoredModel(model.config, {name: p.detach().numpy() for name, p in model.named_parameters()})
+
+
+def text_of(packed: Packed, iterations: int | None = None, threads: int = 1) -> FastText:
+    reader = FastReader(packed, iterations, threads=threads)
+    reader.read([[0]])
+    reader.texts[0].length = 0
+    return reader.texts[0]
+
+
+def scores_in_torch(model: FraiLT, tokens: torch.Tensor, iterations: int | None = None) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        return model(tokens[None], iterations=iterations).logits[0].numpy()
+
+
+# --- Logits ---
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from(SHAPES),
+    st.sampled_from([(1, 1), (2, 1), (2, 2), (4, 2), (6, 3)]),
+    st.sampled_from([2, 4, 6, 8, 18]),
+    st.sampled_from([None, 1, 5, 33]),
+    st.sampled_from(get_args(EncodingKind)),
+    st.booleans(),
+    st.sampled_from([None, 1, 4]),
+    st.integers(1, 40),
+    st.sampled_from([17, 40, 48]),
+    st.integers(1, 3),
+)
+def test_logits_equal_those_of_torch(
+    shape: str,
+    heads: tuple[int, int],
+    head: int,
+    hidden: int | None,
+    encoding: EncodingKind,
+    tied: bool,
+    iterations: int | None,
+    time: int,
+    vocab: int,
+    threads: int,
+) -> None:
+    sizes: dict[str, Any] = {"dim": heads[0] * head, "heads": heads[0], "kv_heads": heads[1], "hidden_dim": hidden}
+    model = tiny(shape, encoding=encoding, tied=tied, vocab_size=vocab, context=40, **sizes)
+    tokens = random_tokens(time, vocab_size=vocab)
+    own = text_of(pack(stored(model)), iterations, threads).read_each(tokens.tolist())
+    assert own.dtype == np.float32
+    np.testing.assert_allclose(own, scores_in_torch(model, tokens, iterations), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("kind", get_args(Weights)[1:])
+def test_rounded_weights_compute_what_torch_computes_with_them(kind: Weights, threads: int) -> None:
+    model = tiny("1+(2)^2", dim=48, heads=4, kv_heads=2, hidden_dim=100, tied=False)
+    packed = pack(stored(model), kind)
+    for parameter in model.parameters():
+        if parameter.ndim == 2 and parameter.shape[1] > 1:
+            parameter.data = torch.from_numpy(rounded(parameter.detach().numpy(), kind))
+    for block in range(2):  # Encodings are not rounded.
+        table = packed.tables[1 + block]
+        assert table is not None
+        model.get_parameter(f"groups.1.blocks.{block}.encoding.table").data = torch.from_numpy(table.copy())
+    tokens = random_tokens(30)
+    own = text_of(packed, threads=threads).read_each(tokens.tolist())
+    # Int8 rounds the numbers that the weights meet, too: to 15 bits and more at these widths.
+    np.testing.assert_allclose(own, scores_in_torch(model, tokens), rtol=0, atol=2e-3 if kind == "int8" else 1e-4)
+
+
+def rounded(matrix: NDArray[np.float32], kind: Weights) -> NDArray[np.float32]:
+    if kind == "int8":
+        whole, scales = as_int8(matrix)
+        return whole * scales[:, None]
+    return torch.from_numpy(matrix).bfloat16().float().numpy() if kind == "bfloat16" else matrix
+
+
+def test_threads_do_not_change_a_bit() -> None:
+    packed = pack(stored(tiny("2^3", dim=80, heads=5)), "int8")
+    tokens = random_tokens(32).tolist()
+    alone, *others = (text_of(packed, threads=threads).read_each(tokens) for threads in (1, 2, 3, 8))
+    for other in others:
+        assert np.array_equal(alone, other)
+
+
+def test_reading_in_parts_and_again() -> None:
+    text = text_of(pack(stored(tiny("1^3"))))
+    tokens = random_tokens(32).tolist()
+    at_once = text.read_each(tokens)
+    text.length = 0
+    assert np.array_equal(text.read(tokens)[0], at_once[-1])
+    text.length = 0
+    parts = [text.read(tokens[:5]), text.read(tokens[5:6]), text.read_each(tokens[6:])]
+    np.testing.assert_array_equal(np.concatenate(parts), at_once[[4, 5, *range(6, 32)]])
+
+
+def test_what_cannot_be_read_is_refused() -> None:
+    packed = pack(stored(tiny("1^3")))
+    text = text_of(packed)
+    for tokens, message in (([40], "vocabulary of 40"), ([-1], "vocabulary"), ([], "vocabulary"), ([1] * 33, "33 tok")):
+        with pytest.raises(InputError, match=message):
+            text.read(tokens)
+    with pytest.raises(InputError, match="iterations 0 do not fit shape"):
+        FastReader(packed, 0)
+    with pytest.raises(InputError, match="threads is 0"):
+        FastStoryteller(packed, TOKENIZER, threads=0)
+    with pytest.raises(InputError, match="weights 'int4' are unknown; choose one of auto, float32"):
+        pack(stored(tiny("1^3")), "int4")
+    broken = stored(tiny("1^3"))
+    broken.weights["embedding.weight"][3, 3] = np.nan
+    with pytest.raises(InputError, match="not all finite"):
+        pack(broken, "int8")
+
+
+def test_a_team_serves_several_texts_in_turn() -> None:
+    packs = [pack(stored(tiny(shape, dim=dim, heads=2))) for shape, dim in (("1^3", 32), ("2", 48))]
+    texts = [text_of(packed, threads=3) for packed in packs]
+    expected = [text_of(packed).read_each(random_tokens(20).tolist()) for packed in packs]
+    for place, token in enumerate(random_tokens(20).tolist()):
+        for text, right in zip(texts, expected, strict=True):
+            assert np.array_equal(text.read([token])[0], right[place])
+
+
+# --- The pace ---
+
+
+def rates(pace: Pace, seconds: dict[int, float], tokens: int) -> list[int]:
+    """With how many threads each of ``tokens`` is read when each takes so many ``seconds``."""
+    chosen = []
+    for _ in range(tokens):
+        chosen.append(pace.threads)
+        pace.record(1, seconds[pace.threads])
+    return chosen
+
+
+@pytest.mark.parametrize(("seconds", "faster"), [({1: 2.0, 4: 1.0}, 4), ({1: 1.0, 4: 2.0}, 1)])
+def test_most_tokens_are_read_the_faster_way(seconds: dict[int, float], faster: int) -> None:
+    pace = Pace(4)
+    pace.record(1, 100.0)  # The first time takes long and says nothing.
+    chosen = rates(pace, seconds, 10 * (STRETCH + TRIAL))
+    assert chosen.count(faster) > 0.9 * len(chosen)
+    # And it changes its mind when the machine does.
+    chosen = rates(pace, {1: seconds[4], 4: seconds[1]}, 10 * (STRETCH + TRIAL))
+    assert chosen.count(5 - faster) > 0.8 * len(chosen)
+
+
+def test_one_thread_stays_one() -> None:
+    assert set(rates(Pace(1), {1: 1.0}, 600)) == {1}
+
+
+# --- Stories ---
+
+
+@pytest.mark.parametrize(
+    ("shape", "context", "options"),
+    [
+        ("2", 64, {}),
+        ("1^3", 24, {"encoding": "sinusoidal"}),
+        ("1+(2)^2", 17, {"kv_heads": 1, "tied": False}),
+        ("1^2", 1, {}),
+        ("1^2", 2, {}),
+    ],
+)
+def test_stories_are_those_of_torch(shape: str, context: int, options: dict[str, Any]) -> None:
+    model = tiny(shape, vocab_size=TOKENIZER.vocab_size, context=context, **options)
+    slow, fast = Storyteller(model, TOKENIZER), FastStoryteller(pack(stored(model)), TOKENIZER)
+    prompts = [*PROMPTS, TEXT, "Lily and"]
+    for sampling in (replace(GREEDY, max_tokens=40), Sampling(max_tokens=40, seed=3, top_k=20, temperature=0.8)):
+        for iterations in (None, 3):
+            expected = slow.generate(prompts, sampling, iterations=iterations)
+            assert fast.generate(prompts, sampling, iterations=iterations) == expected
+    assert "".join(fast.stream("Lily", GREEDY)) == slow.generate(["Lily"], GREEDY)[0]
+
+
+def test_a_saved_model_is_read_without_torch(tmp_path: Path) -> None:
+    model = tiny("1+1^3", vocab_size=TOKENIZER.vocab_size)
+    save_model(model, tmp_path)
+    TOKENIZER.save(tmp_path / "tokenizer.json")
+    expected = Storyteller(model, TOKENIZER).generate(["Lily"], GREEDY)
+    assert frailt.load_fast(tmp_path).generate(["Lily"], GREEDY) == expected
+    script = (
+        "import sys, frailt; teller = frailt.load_fast(sys.argv[1]); "
+        "print(ascii(teller.generate(['Lily'], frailt.Sampling(temperature=0, max_tokens=12))[0])); "
+        "sys.exit(sorted({'torch', 'scipy', 'matplotlib', 'tyro'} & sys.modules.keys()) or None)"
+    )
+    found = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout, found.stderr) == (0, ascii(expected[0]) + "\n", "")
+
+
+# --- Files and numbers ---
+
+
+def test_bfloat16_files_are_kept_as_they_are(tmp_path: Path) -> None:
+    model = tiny("1^3", tied=False)
+    save_model(model, tmp_path)
+    save_file({n: p.detach().bfloat16() for n, p in model.named_parameters()}, tmp_path / "model.safetensors")
+    packed = pack(read_model(tmp_path))
+    assert packed.weights.dtype == np.uint16
+    assert np.array_equal(packed.weights, pack(stored(model), "bfloat16").weights)
+    assert np.array_equal(read_model(tmp_path).weights["head.weight"], as_bfloat16(model.head.weight.detach().numpy()))
+    tokens = random_tokens(9)
+    own = text_of(packed).read_each(tokens.tolist())
+    loaded = load_model(tmp_path)
+    np.testing.assert_allclose(own, scores_in_torch(loaded, tokens), rtol=0, atol=1e-4)
+
+
+def test_integers_are_no_weights(tmp_path: Path) -> None:
+    model = tiny("1")
+    save_model(model, tmp_path)
+    save_file({n: p.detach().int() for n, p in model.named_parameters()}, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="is of type I32; weights must be floating point numbers"):
+        read_model(tmp_path)
+
+
+@given(st.lists(st.floats(width=32, allow_nan=True, allow_infinity=True), min_size=1))
+def test_bfloat16_rounds_as_torch_does(numbers: list[float]) -> None:
+    array = np.array(numbers, np.float32)
+    expected = torch.from_numpy(array).bfloat16().float().numpy()
+    np.testing.assert_array_equal(as_float32(as_bfloat16(array)), expected)
+
+
+def test_int8_is_off_by_half_a_step_at_most() -> None:
+    matrix = np.random.default_rng(0).normal(size=(50, 33)).astype(np.float32)
+    matrix[7] = 0
+    whole, scales = as_int8(matrix)
+    assert (np.abs(whole).max(axis=1)[np.arange(50) != 7] == 127).all()
+    assert np.all(np.abs(whole * scales[:, None] - matrix) <= scales[:, None] * 0.5001)
+    assert not whole[7].any()
+
+
+def test_memory_is_what_the_weights_ask_for() -> None:
+    """Padding aside: 16 rows and 8 columns divide these widths."""
+    model = tiny("2", dim=64, heads=4, hidden_dim=160, vocab_size=48)
+    count = sum(p.numel() for p in model.parameters() if p.ndim == 2)
+    sizes = [pack(stored(model), kind).weights.nbytes for kind in ("float32", "bfloat16", "int8")]
+    assert sizes == [4 * count, 2 * count, count]
+
+
+# --- What torch's model and the fast path both say ---
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("encoding", get_args(EncodingKind))
+@pytest.mark.parametrize("tied", [True, False])
+def test_weight_shapes_are_those_of_the_model(shape: str, encoding: EncodingKind, tied: bool) -> None:
+    model = tiny(shape, encoding=encoding, tied=tied, kv_heads=1, hidden_dim=20)
+    assert weight_shapes(model.config) == {name: tuple(p.shape) for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("name", get_args(EncodingKind))
+def test_encoding_vectors_are_those_of_the_modules(name: EncodingKind) -> None:
+    """Past M too."""
+    assert set(ENCODINGS) == set(get_args(EncodingKind))
+    kind = ENCODINGS[name]
+    if kind is None:
+        assert encoding_vectors(name, None, 5, 16) is None
+        return
+    module = kind(3, 16)
+    module.reset()
+    table = module.table.detach().numpy() if isinstance(module, LearnedEncoding) else None
+    vectors = encoding_vectors(name, table, 5, 16)
+    assert vectors is not None
+    expected = torch.stack([module(m) for m in range(1, 6)]).detach().numpy()
+    np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-7)
