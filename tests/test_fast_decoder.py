@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from models import random_tokens, tiny
 from numpy.typing import NDArray
@@ -248,6 +248,7 @@ def test_integers_are_no_weights(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.floats(width=32, allow_nan=True, allow_infinity=True), min_size=1))
+@example([1 + 2**-8, 1 + 3 * 2**-8])  # Halfway between two: the even one.
 def test_bfloat16_rounds_as_torch_does(numbers: list[float]) -> None:
     array = np.array(numbers, np.float32)
     expected = torch.from_numpy(array).bfloat16().float().numpy()
