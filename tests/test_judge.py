@@ -412,7 +412,8 @@ def test_a_run_goes_on_where_it_was_bounded(server: JudgeServer, tmp_path: Path)
 
 def test_a_bound_within_a_question_loses_no_reply(server: JudgeServer, tmp_path: Path) -> None:
     server.script = [grade(plot=11), grade(plot=11), grade(plot=11)]
-    ask(server, tmp_path, QUESTIONS[:1], max_calls=2)
+    tally, _ = ask(server, tmp_path, QUESTIONS[:1], max_calls=2)
+    assert (tally.failed, tally.stopped) == (0, "--max-calls 2 reached")
     tally, found = ask(server, tmp_path, QUESTIONS[:1])
     assert (tally.calls, tally.failed, len(found)) == (1, 1, 3), "the third fault, not the first of three new ones"
 
