@@ -51,7 +51,8 @@ def test_transformers_computes_the_same(
 
     model, llama = made(shape, options, iterations)
     save_transformers(llama, TOKENIZER, tmp_path / "out")
-    theirs, report = LlamaForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    loaded: Any = LlamaForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    theirs, report = loaded
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert theirs.dtype == torch.float32
     tokens = random_tokens(2, 48, vocab_size=VOCAB)
@@ -71,7 +72,7 @@ def test_transformers_tells_the_same_story(tmp_path: Path) -> None:
     found = tokenizer(text, return_tensors="pt")
     assert found.input_ids[0].tolist() == [TOKENIZER.bos, *TOKENIZER.encode(text)]
     assert tokenizer.decode(found.input_ids[0], skip_special_tokens=True).strip() == text
-    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    theirs: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     told = theirs.generate(found.input_ids, attention_mask=found.attention_mask, do_sample=False, max_new_tokens=12)
     new = [token for token in told[0, found.input_ids.shape[1] :].tolist() if token not in (1, 2)]
     expected = Storyteller(model, TOKENIZER).generate([text], Sampling(temperature=0, max_tokens=12))[0]

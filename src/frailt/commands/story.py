@@ -1,5 +1,6 @@
 """Tell a story."""
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,7 +22,7 @@ def run(args: list[str]) -> None:
         beginning: Words[str] = "Once upon a time"
         """How the story begins."""
         model: Path | None = None
-        """Run folder, saved model, or llama2.c .bin; unset: the newest in runs/."""
+        """Run folder, saved model, or llama2.c .bin; unset: the newest in runs/, or the one that comes with frailt."""
         tokenizer: Path | None = None
         """Tokenizer of a .bin; unset: the tok*.model or tok*.bin beside it."""
         passes: str | None = None
@@ -33,7 +34,7 @@ def run(args: list[str]) -> None:
         """Precision of the weights on the CPU: bfloat16 and int8 are faster; auto: as stored."""
 
     command = parse(Command, "story", args, __doc__)
-    teller = _teller(command.model or _newest_run(), command.tokenizer, command.device, command.weights)
+    teller = _teller(command.model or _own_or_shipped(), command.tokenizer, command.device, command.weights)
     pieces = teller.stream(command.beginning, command.sampling, iterations=passes(command.passes))
     print(command.beginning.rstrip(" ") + next(pieces, ""), end="", flush=True)
     for piece in pieces:
@@ -60,9 +61,14 @@ def _teller(model: Path, tokenizer: Path | None, device: str, weights: "Weights"
     return teller
 
 
-def _newest_run() -> Path:
-    """The model in runs/ that was written last."""
+def _own_or_shipped() -> Path:
+    """The model in runs/ that was written last; where there is none, the one that comes with frailt."""
     found = [*Path("runs").glob("*/model.safetensors"), *Path("runs").glob("*/runs/*/model.safetensors")]
     if not found:
-        raise InputError("there is no model in runs/; train one with `frailt train`, or name one with --model")
-    return max(found, key=lambda path: path.stat().st_mtime).parent
+        from frailt.models import BEST
+
+        print(f"no model in runs/: told by {BEST.name}, which comes with frailt", file=sys.stderr)
+        return BEST
+    newest = max(found, key=lambda path: path.stat().st_mtime).parent
+    print(f"told by {newest}", file=sys.stderr)
+    return newest
