@@ -7,6 +7,8 @@ stopped.
 
 import multiprocessing
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -159,13 +161,20 @@ def _worker(cells: Sequence[Cell], data: Path, out: Path, stop: Event, parent: i
 
 @contextmanager
 def _environment(threads: int) -> Iterator[None]:
-    """Processes started within have this many threads: OpenMP and Numba read it when they are loaded."""
+    """Processes started within have this many threads, which OpenMP and Numba read when they are loaded.
+
+    They are deaf to Ctrl-C except while they train: the process that started them says when to stop.
+    """
     names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, str(threads)))
+    hears = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if hears else None
     try:
         yield
     finally:
+        if hears:
+            signal.signal(signal.SIGINT, handler)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
