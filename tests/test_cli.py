@@ -243,7 +243,11 @@ BAD = [
     ("reproduce --data data --widths 64,x", r"widths '64,x' are not whole numbers joined by commas"),
     ("reproduce --data data --widths 64,100", r"dim 100 with 8 heads gives no even head width"),
     ("reproduce --data data --jobs 0", r"jobs is 0; it must be above 0"),
-    ("reproduce --data data --report --out runs", r"runs holds no complete run of this protocol and data; train some"),
+    (
+        "reproduce --data data --report --out absent",
+        r"absent holds no complete run of this protocol and data",
+    ),
+    ("reproduce --data data --out data", r"data holds other files and no grid; choose another --out"),
     (f"evaluate runs/mine --text held-out.txt --device {NO_DEVICE}", rf"device {NO_DEVICE} is not available here"),
     ("export runs/mine --to onnx --out x", r"invalid choice 'onnx' for argument '--to'"),
     ("export runs/mine --to gguf --out x --passes 0", r"iterations 0 do not fit shape 1\^3"),
@@ -480,7 +484,7 @@ def test_reproduce_plans_then_trains_then_has_nothing_left_to_do(run: Run, home:
     assert lines[0].split() == ["model", "depth", "parameters", "MFLOPs", "memory", "time"]
     assert [line.split()[:2] for line in lines[1:3]] == [["d16-1x2-s0", "2"], ["d16-1-s0", "1"]]
     assert re.fullmatch(
-        r"2 of 2 models to train, each with 384 tokens; 1 at once take about \d+:\d\d:\d\d on this machine, "
+        r"2 of 2 models to train, each with 384 tokens; up to 1 at once take about \d+:\d\d:\d\d on this machine, "
         r"by a short probe",
         lines[3],
     )

@@ -50,7 +50,8 @@ Made = tuple[Path, list[GridProgress]]
 def made(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A whole grid, trained by two workers side by side, and what was reported meanwhile."""
     out, looks = tmp_path_factory.mktemp("grid"), list[GridProgress]()
-    assert reproduce(GRID, corpus, out, jobs=2, report=looks.append)
+    outcome = reproduce(GRID, corpus, out, jobs=2, report=looks.append)
+    assert (outcome.complete, outcome.cells, outcome.failed) == (16, 16, {})
     return out, looks
 
 
@@ -136,7 +137,7 @@ def test_what_is_complete_is_not_trained_again(made: Made, corpus: Corpus, monke
     monkeypatch.setattr(workers, "train", None)
     work(GRID.cells(), corpus.folder, made[0], lambda: False)
     before = {path: path.stat().st_mtime_ns for path in made[0].rglob("*")}
-    assert reproduce(GRID, corpus, made[0])
+    assert reproduce(GRID, corpus, made[0]).complete == 16
     assert before == {path: path.stat().st_mtime_ns for path in made[0].rglob("*")}
 
 
@@ -193,8 +194,8 @@ def test_a_cell_that_fails_does_not_stop_the_others(corpus: Corpus, tmp_path: Pa
     assert reason is not None
     assert "training has diverged" in reason
     assert is_complete(tame[0].folder(tmp_path, corpus))
-    with pytest.raises(InputError, match="4 of 4 cells failed"):
-        reproduce(wild, corpus, tmp_path, jobs=1)
+    outcome = reproduce(replace(wild, seeds=(0,)), corpus, tmp_path, jobs=1)
+    assert (outcome.complete, outcome.failed.keys()) == (0, {"d8-1-s0", "d8-2-s0"})
 
 
 # What it will cost
@@ -221,7 +222,7 @@ def fixed_speed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_minutes_become_tokens(fixed_speed: None, corpus: Corpus, tmp_path: Path) -> None:
     jobs = {8: 2, 16: 2}
-    grid = budget_of_minutes(GRID, corpus, tmp_path, minutes=30, jobs=jobs)
+    grid = budget_of_minutes(GRID, corpus, tmp_path, minutes=30, jobs=jobs, keep=True)
     speeds = estimate.probe(GRID, GRID.widths, corpus, jobs=jobs)
     longer = replace(grid, base=replace(grid.base, tokens=grid.base.tokens + grid.base.tokens_per_step))
     assert plan_seconds(grid.cells(), speeds, corpus, jobs=jobs) <= 1800
@@ -233,11 +234,33 @@ def test_the_same_minutes_stay_the_same_tokens(
     fixed_speed: None, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = {8: 2, 16: 2}
-    first = budget_of_minutes(GRID, corpus, tmp_path, minutes=30, jobs=jobs)
+    first = budget_of_minutes(GRID, corpus, tmp_path, minutes=30, jobs=jobs, keep=True)
     monkeypatch.setattr(estimate, "probe", lambda _, widths, *__, **___: dict.fromkeys(widths, Speed(first=1, block=1)))
-    assert budget_of_minutes(GRID, corpus, tmp_path, minutes=30, jobs=jobs) == first
     with pytest.raises(InputError, match=r"20 minutes are too few for this grid: one step of each model .* give more"):
-        budget_of_minutes(GRID, corpus, tmp_path, minutes=20, jobs=jobs)
+        budget_of_minutes(GRID, corpus, tmp_path, minutes=20, jobs=jobs, keep=True)
+    other = budget_of_minutes(GRID, corpus, tmp_path, minutes=60_000, jobs=jobs, keep=True)
+    assert other != first
+    assert budget_of_minutes(GRID, corpus, tmp_path, minutes=30, jobs=jobs, keep=False) == first
+
+
+def test_a_plan_fixes_no_budget(fixed_speed: None, corpus: Corpus, tmp_path: Path) -> None:
+    budget_of_minutes(GRID, corpus, tmp_path, minutes=30, jobs={8: 2, 16: 2}, keep=False)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_grid_takes_as_long_as_its_longest_cell(corpus: Corpus) -> None:
+    speeds = {8: Speed(first=1e-3, block=1e-3), 16: Speed(first=1e-3, block=1e-3)}
+    each = [speeds[8].seconds(cell.config, len(corpus.valid)) for cell in GRID.cells() if cell.dim == 8]
+    small = [cell for cell in GRID.cells() if cell.dim == 8]
+    assert plan_seconds(small, speeds, corpus, jobs={8: 99}) == pytest.approx(max(each))
+    assert plan_seconds(small, speeds, corpus, jobs={8: 2}) == pytest.approx(sum(each) / 2)
+
+
+def test_a_folder_with_other_files_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    (tmp_path / "report.md").write_text("my own")
+    with pytest.raises(InputError, match="holds other files and no grid; choose another --out"):
+        reproduce(GRID, corpus, tmp_path)
+    assert (tmp_path / "report.md").read_text() == "my own"
 
 
 # The report
@@ -245,7 +268,7 @@ def test_the_same_minutes_stay_the_same_tokens(
 
 @pytest.fixture(scope="module")
 def report(made: Made, corpus: Corpus) -> Path:
-    write_report(GRID, corpus, made[0], command="frailt reproduce --of-the-test")
+    write_report(GRID, corpus, made[0])
     return made[0]
 
 
@@ -254,7 +277,8 @@ def test_a_report_is_whole(report: Path) -> None:
     pictures = {f"figure-{n}.{ending}" for n in (4, 5) for ending in ("png", "pdf")}
     assert names == {"report.md", "report.html", "grid.json", *pictures}
     text = (report / "report.md").read_text()
-    assert "frailt reproduce --of-the-test" in text
+    for dim in (8, 16):
+        assert f"--widths {dim} --shapes '1,2,1^2,1^2:none' --seeds 0,1 --budget 640 --lr 0.01 --batch 2 " in text
     captions = [line for line in text.splitlines() if line.startswith("*") and line.endswith("*")]
     assert len(captions) == 8
     assert all("640 training tokens" in caption for caption in captions)
@@ -316,6 +340,7 @@ def test_the_papers_own_numbers_bear_out_some_of_its_claims() -> None:
 def test_claims_without_their_cells_are_not_measured() -> None:
     assert all(claim.decide({}).held is None for claim in CLAIMS)
     assert catches_up((("1^2", "2"),), 1024)({64: {"1^2": 1.0, "2": 1.0}}).held is None
+    assert CLAIMS[0].decide({64: {"1^2": 2.0, "4^2": 1.5}, 128: {"1^2": 1.0}}).held is None, "4^2 at one width only"
 
 
 @pytest.mark.parametrize(("own", "held"), [(1.019, True), (1.021, False), (0.9, True)])
@@ -341,4 +366,4 @@ def test_markdown_of_one_seed_has_no_chapter_on_chance(made: Made, corpus: Corpu
     results = GridResults(GRID, corpus, made[0])
     for runs in results.cells.values():
         runs.pop(1)
-    assert "How much chance" not in markdown(results, "x")
+    assert "How much chance" not in markdown(results)

@@ -43,8 +43,9 @@ def cluster() -> Iterator[object]:
 def test_a_cluster_trains_each_cell_once(cluster: object, tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path / "data")
     looks = []
-    assert reproduce(GRID, corpus, tmp_path / "grid", on="ray", report=looks.append)
-    assert looks[-1].complete == len(GRID.cells()) == 4
+    outcome = reproduce(GRID, corpus, tmp_path / "grid", on="ray", report=looks.append)
+    assert outcome.failed == {}
+    assert outcome.complete == looks[-1].complete == len(GRID.cells()) == 4
     for cell in GRID.cells():
         metrics = RunFolder(cell.folder(tmp_path / "grid", corpus)).metrics()
         assert [line["step"] for line in metrics] == [10, 20, 20], "trained once, from start to end"

@@ -1,7 +1,9 @@
 """Train the paper's grid, and report it beside the published numbers."""
 
 import re
+import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +16,7 @@ def run(args: list[str]) -> None:
     from frailt.paper.estimate import HEADERS, budget_of_minutes, plan_rows, plan_seconds, probe
     from frailt.paper.grid import SHAPES, WIDTHS, GridConfig
     from frailt.paper.grid_report import write_report
-    from frailt.paper.reproduce import describe, reproduce
+    from frailt.paper.reproduce import check_folder, describe, reproduce
     from frailt.paper.workers import is_complete, jobs_at
     from frailt.training.config import OptimizerConfig, TrainConfig
     from frailt.training.progress import ProgressLine, clock
@@ -63,16 +65,20 @@ def run(args: list[str]) -> None:
             for name in ("jobs", "minutes"):
                 if getattr(self, name) is not None and getattr(self, name) <= 0:
                     raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
+            if self.on == "ray" and find_spec("ray") is None:
+                raise InputError("ray is not installed; pip install 'frailt[ray]', or leave out --on")
 
+    started = time.monotonic()
     command = parse(Command, "reproduce", args, __doc__)
-    tokens, whole_minutes = _budget(command.budget)
+    budget = _budget(command.budget)
+    check_folder(command.out)
     corpus = corpus_in(command.data)
     base = TrainConfig(
         model=ModelConfig(heads=command.heads, context=command.context, vocab_size=corpus.vocab_size),
         optimizer=OptimizerConfig(lr=command.lr),
-        tokens=tokens,
+        tokens=budget if isinstance(budget, int) else 1,
         batch=command.batch,
-        eval_tokens=32_768,
+        eval_tokens=EVAL_TOKENS,
         precision=command.precision,
         compile=command.compile,
         device=command.device,
@@ -83,50 +89,60 @@ def run(args: list[str]) -> None:
         seeds=numbers("seeds", command.seeds),
         base=base,
     )
-    device = choose_device(command.device)
+    # A cluster may have what this machine, which only looks on, has not.
+    device = choose_device(command.device if command.on == "local" else "auto")
     jobs = {dim: command.jobs or jobs_at(dim, device) for dim in grid.widths}
-    if whole_minutes is not None:
-        grid = budget_of_minutes(grid, corpus, command.out, minutes=whole_minutes, jobs=jobs)
+    trains = not (command.plan or command.report)
+    if isinstance(budget, float):
+        grid = budget_of_minutes(grid, corpus, command.out, minutes=budget, jobs=jobs, keep=trains)
     cells = grid.cells()
     missing = [cell for cell in cells if not is_complete(cell.folder(command.out, corpus))]
-    if not command.report:
+    if command.plan or (trains and command.minutes is None):  # A slice of time is not spent on a probe.
         speeds = probe(grid, sorted({cell.dim for cell in missing}), corpus, jobs=jobs)
         print(table(HEADERS, plan_rows(cells, missing, speeds, corpus)))
-        time = clock(plan_seconds(missing, speeds, corpus, jobs=jobs))
+        left = clock(plan_seconds(missing, speeds, corpus, jobs=jobs))
         tokens = grid.base.steps * grid.base.tokens_per_step
         print(
             f"{len(missing)} of {len(cells)} models to train, each with {tokens:,} tokens; "
-            f"{max(jobs.values())} at once take about {time} on this machine, by a short probe"
+            f"up to {max(jobs.values())} at once take about {left} on this machine, by a short probe"
             if missing
             else f"all {len(cells)} models are complete"
         )
     if command.plan:
         return
-    if missing and not command.report:
+    failed: dict[str, str] = {}
+    if missing and trains:
         with ProgressLine() as line:
-            whole = reproduce(
+            outcome = reproduce(
                 grid,
                 corpus,
                 command.out,
                 on=command.on,
                 jobs=command.jobs,
-                minutes=command.minutes,
+                deadline=None if command.minutes is None else started + 60 * command.minutes,
                 report=lambda p: line.show("grid", p.share, 1.0, describe(p)),
             )
-        if not whole:
-            print("not all models are complete; the same command goes on from here")
-        if not any(is_complete(cell.folder(command.out, corpus)) for cell in cells):
-            return
-    files = write_report(grid, corpus, command.out)
-    print(f"Report: {', '.join(map(str, files))}")
+        failed = outcome.failed
+        if outcome.complete < outcome.cells and not failed:
+            print(f"{outcome.complete} of {outcome.cells} models are complete; the same command goes on from here")
+    if command.report or any(is_complete(cell.folder(command.out, corpus)) for cell in cells):
+        files = write_report(grid, corpus, command.out)
+        print(f"Report: {', '.join(map(str, files))}")
+    if failed:
+        label, reason = next(iter(failed.items()))
+        raise InputError(f"{len(failed)} of {len(cells)} models failed; {label}: {reason}")
 
 
-def _budget(text: str) -> tuple[int, float | None]:
-    """Tokens of each model, or the minutes of the whole grid (with one token, until they are turned into tokens)."""
+def _budget(text: str) -> int | float:
+    """Tokens of each model as an int, or minutes of the whole grid as a float."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?min", text)
     if match and float(match[1]) > 0:
-        return 1, float(match[1])
+        return float(match[1])
     tokens = token_count(text)
     if not tokens:
         raise InputError(f"budget {text!r} is not understood; write tokens like 4M, or minutes like 90min")
-    return tokens, None
+    return tokens
+
+
+EVAL_TOKENS = 32_768
+"""Validation tokens for a curve's points before its end: less than a run's own default, since a grid has many runs."""

@@ -50,7 +50,7 @@ def falls_with_width(names: tuple[str, ...]) -> Callable[[Losses], Verdict]:
 
     def decide(losses: Losses) -> Verdict:
         steps = _steps(losses, names)
-        if not steps:
+        if {name for name, _, _ in steps} != set(names):
             return NOT_MEASURED
         rises = [f"{name} from {a} to {b}" for name, a, b in steps if losses[b][name] >= losses[a][name]]
         return Verdict(held=not rises, evidence="; ".join(rises) or f"at each of {len(steps)} steps")
@@ -81,7 +81,7 @@ def nears_with_width(pairs: tuple[tuple[str, str], ...]) -> Callable[[Losses], V
             for pair in pairs
         }
         steps = [(pair, *step) for pair, by_width in ratios.items() for step in pairwise(by_width)]
-        if not steps:
+        if {pair for pair, _, _ in steps} != set(pairs):
             return NOT_MEASURED
         away = [f"{p[0]} against {p[1]} from {a} to {b}" for p, a, b in steps if ratios[p][b] >= ratios[p][a]]
         said = f"not {'; '.join(away)}" if away else f"at each of {len(steps)} steps"

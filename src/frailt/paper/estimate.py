@@ -1,5 +1,7 @@
 """What a grid will cost on this machine, before it starts: time from a short measured probe, memory by counting."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -57,45 +59,63 @@ def probe(grid: GridConfig, widths: Sequence[int], corpus: Corpus, *, jobs: Mapp
             speeds[dim] = Speed(first=1 / one, block=max(1 / two - 1 / one, 0))
     finally:
         torch.set_num_threads(before)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
     return speeds
 
 
 def plan_seconds(
     cells: Sequence[Cell], speeds: Mapping[int, Speed], corpus: Corpus, *, jobs: Mapping[int, int]
 ) -> float:
-    """Time for cells of which several run at once."""
-    return sum(speeds[cell.dim].seconds(cell.config, len(corpus.valid)) / jobs[cell.dim] for cell in cells)
+    """Time for cells of which several run at once, width by width: at least that of the longest."""
+    total = 0.0
+    for dim in {cell.dim for cell in cells}:
+        each = [speeds[dim].seconds(cell.config, len(corpus.valid)) for cell in cells if cell.dim == dim]
+        total += max(max(each), sum(each) / min(jobs[dim], len(each)))
+    return total
 
 
 def budget_of_minutes(
-    grid: GridConfig, corpus: Corpus, out: Path, *, minutes: float, jobs: Mapping[int, int]
+    grid: GridConfig, corpus: Corpus, out: Path, *, minutes: float, jobs: Mapping[int, int], keep: bool
 ) -> GridConfig:
     """The grid with the equal token budget at which all of it takes about this long, in whole steps.
 
-    The budget is written to ``out/budget.json`` and read from there when the same grid is asked for again: another
-    probe would give another number, and train everything anew.
+    A budget is kept in ``out/budgets.json`` and taken from there when the same grid is asked for again: another probe
+    would give another number, and train everything anew.
+
+    Args:
+        grid: the cells; the budget of its protocol is not used.
+        corpus: text to train on.
+        out: folder of the grid.
+        minutes: for all cells together.
+        jobs: runs at once at each width.
+        keep: whether to write the budget down, since training is to follow.
 
     Raises:
         InputError: not even one step of each model fits.
     """
-    asked = {"minutes": minutes, "cells": [cell.label for cell in grid.cells()], "base": asdict(grid.base)}
-    path = out / "budget.json"
+    labels = [cell.label for cell in grid.cells()]
+    asked = json.dumps([minutes, labels, asdict(grid.base), corpus.digest], sort_keys=True)
+    key = hashlib.sha256(asked.encode()).hexdigest()[:16]
+    path = out / "budgets.json"
     kept = read_json(path) if path.is_file() else {}
-    if kept.get("asked") != asked:
-        speeds = probe(grid, grid.widths, corpus, jobs=jobs)
+    if key in kept:
+        return _with_steps(grid, kept[key]["steps"])
+    speeds = probe(grid, grid.widths, corpus, jobs=jobs)
 
-        def seconds(steps: int) -> float:
-            return plan_seconds(_with_steps(grid, steps).cells(), speeds, corpus, jobs=jobs)
+    def seconds(steps: int) -> float:
+        return plan_seconds(_with_steps(grid, steps).cells(), speeds, corpus, jobs=jobs)
 
-        one = seconds(1)
-        if 60 * minutes < one:
-            raise InputError(
-                f"{minutes:g} minutes are too few for this grid: one step of each model and its validation take "
-                f"{one / 60:.1f}; give more, or fewer widths and shapes"
-            )
-        kept = {"asked": asked, "steps": 1 + int((60 * minutes - one) / (seconds(2) - one))}
-        write_json(path, kept)
-    return _with_steps(grid, kept["steps"])
+    one = seconds(1)
+    if 60 * minutes < one:
+        raise InputError(
+            f"{minutes:g} minutes are too few for this grid: one step of each model and its validation take "
+            f"{one / 60:.1f}; give more, or fewer widths and shapes"
+        )
+    steps = 1 + int((60 * minutes - one) / (seconds(2) - one))
+    if keep:
+        write_json(path, {**kept, key: {"minutes": minutes, "models": labels, "steps": steps}})
+    return _with_steps(grid, steps)
 
 
 def _with_steps(grid: GridConfig, steps: int) -> GridConfig:

@@ -93,4 +93,5 @@ class GridConfig:
         """Whether a run was trained by this grid's protocol, whatever its width, shape, encoding and seed."""
         model, base = config.model, self.base
         like = replace(base.model, dim=model.dim, shape=model.shape, encoding=model.encoding)
-        return replace(base, model=like, seed=config.seed, checkpoint_seconds=config.checkpoint_seconds) == config
+        same = {name: getattr(config, name) for name in INCIDENTAL}
+        return replace(base, model=like, seed=config.seed, **same) == config

@@ -1,8 +1,6 @@
 """The report of a grid as files: Markdown, one page of HTML, figures, and all numbers as JSON."""
 
 import base64
-import shlex
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,19 +13,18 @@ from frailt.paper.claims import CLAIMS
 from frailt.paper.grid import GridConfig
 from frailt.paper.grid_figures import draw_figures
 from frailt.paper.grid_results import GridResults
-from frailt.paper.grid_text import PUBLISHED, budget, markdown
+from frailt.paper.grid_text import PUBLISHED, budget, commands, markdown
 from frailt.training.run_folder import provenance
 from frailt.training.trainer import choose_device
 
 
-def write_report(grid: GridConfig, corpus: Corpus, out: Path, *, command: str | None = None) -> list[Path]:
+def write_report(grid: GridConfig, corpus: Corpus, out: Path) -> list[Path]:
     """Write ``report.md``, ``report.html``, ``grid.json`` and both figures (PNG and PDF) to ``out``.
 
     Args:
         grid: the protocol. Every complete run of it in ``out`` is reported, and nothing else.
         corpus: the data.
         out: the grid's folder.
-        command: the command line to state; unset: that of this process.
 
     Returns:
         The report's files, the readable ones first.
@@ -36,12 +33,11 @@ def write_report(grid: GridConfig, corpus: Corpus, out: Path, *, command: str | 
         InputError: there is no complete run.
     """
     results = GridResults(grid, corpus, out)
-    command = command or shlex.join(["frailt", *sys.argv[1:]])
     figures = draw_figures(results, out, caption=budget(results))
-    text = markdown(results, command)
+    text = markdown(results)
     write_text(out / "report.md", text)
     write_text(out / "report.html", html(text, out))
-    write_json(out / "grid.json", as_json(results, command))
+    write_json(out / "grid.json", as_json(results))
     return [out / "report.html", out / "report.md", out / "grid.json", *figures]
 
 
@@ -71,7 +67,7 @@ pre { background: #f4f4f4; padding: .7rem; overflow-x: auto; }
 """
 
 
-def as_json(results: GridResults, command: str) -> dict[str, Any]:
+def as_json(results: GridResults) -> dict[str, Any]:
     """Everything behind the report."""
     base = results.grid.base
     runs = [
@@ -103,7 +99,7 @@ def as_json(results: GridResults, command: str) -> dict[str, Any]:
         for claim in CLAIMS
     ]
     return {
-        "command": command,
+        "commands": commands(results).splitlines(),
         "tokens": base.steps * base.tokens_per_step,
         # Width, shape, encoding and seed stand beside each run.
         "protocol": asdict(base),

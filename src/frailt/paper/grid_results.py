@@ -111,9 +111,10 @@ def _complete(grid: GridConfig, corpus: Corpus, out: Path) -> Iterator[CellRun]:
     for path in sorted((out / "runs").glob("*/run.json")):
         folder = RunFolder(path.parent)
         record = folder.record()
+        if not (all(record["data"].get(side) == digest for side, digest in corpus.digest.items())):
+            continue
         config = folder.config()
-        same_data = all(record["data"].get(side) == digest for side, digest in corpus.digest.items())
-        if not (is_complete(folder.path) and same_data and grid.owns(config)):
+        if not (grid.owns(config) and is_complete(folder.path)):
             continue
         stories = np.load(folder.path / "story_nats.npy", allow_pickle=False)
         yield CellRun(

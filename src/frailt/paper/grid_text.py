@@ -21,7 +21,7 @@ The paper gives neither its token budget nor its optimizer, and its losses are t
 here. So the levels differ; what can be compared is how the models of one table stand to each other."""
 
 
-def markdown(results: GridResults, command: str) -> str:
+def markdown(results: GridResults) -> str:
     """The whole report as Markdown; its figures lie beside it."""
     losses, note = results.losses(), budget(results)
     chapters = [
@@ -51,12 +51,30 @@ def markdown(results: GridResults, command: str) -> str:
         *_seeds(results, note),
         "## The paper's claims",
         _claims(losses),
-        f"*Each is decided by the same rule from the paper's tables and from ours (`claims.py`). {note}*",
+        "*Each is decided by the same rule from the paper's tables and from ours (`claims.py`), over the widths that "
+        f"were run; chance is not weighed. {note}*",
         "## How it was made",
-        f"```sh\n{command}\n```",
+        f"```sh\n{commands(results)}\n```",
         _machines(results),
     ]
     return "\n\n".join(chapters) + "\n"
+
+
+def commands(results: GridResults) -> str:
+    """Command lines that make these results, one for each set of seeds."""
+    base, lines = results.grid.base, []
+    cells = list(dict.fromkeys((run.config.model.dim, name) for name, run in results.all_runs()))
+    by_seeds: dict[tuple[int, str], list[str]] = {}
+    for dim, name in cells:
+        by_seeds.setdefault((dim, ",".join(map(str, results.seeds(dim, name)))), []).append(name)
+    for (dim, seeds), names in by_seeds.items():
+        lines.append(
+            f"frailt reproduce --data {results.data['name']} --out grid --widths {dim} --shapes '{','.join(names)}' "
+            f"--seeds {seeds} --budget {base.steps * base.tokens_per_step} --lr {base.optimizer.lr:g} "
+            f"--batch {base.batch} --context {base.model.context} --heads {base.model.heads} "
+            f"--precision {base.precision}" + (" --compile" if base.compile else "")
+        )
+    return "\n".join(lines)
 
 
 def budget(results: GridResults) -> str:
@@ -165,7 +183,8 @@ def _seeds(results: GridResults, note: str) -> list[str]:
 
 def _claims(losses: Mapping[int, Mapping[str, float]]) -> str:
     rows = [[claim.section, claim.text, str(claim.decide(PUBLISHED)), str(claim.decide(losses))] for claim in CLAIMS]
-    return _table(["section", "claim", "the paper's numbers", "ours"], rows, words=True)
+    ours = f"ours (width {', '.join(map(str, sorted(losses)))})"
+    return _table(["section", "claim", "the paper's numbers", ours], rows, words=True)
 
 
 def _machines(results: GridResults) -> str:

@@ -11,7 +11,6 @@ from ray.exceptions import RayError
 from frailt.errors import InputError
 from frailt.paper.grid import Cell
 from frailt.paper.workers import POLL_SECONDS, runs_on_a_gpu, work
-from frailt.training.trainer import choose_device
 
 
 def run_on_ray(
@@ -67,19 +66,23 @@ def run_on_ray(
     except KeyboardInterrupt:
         for task in running:
             ray.cancel(task)  # Reaches the task as Ctrl-C: it saves its state.
-        ray.wait(list(running), num_returns=len(running))
+        if running:
+            ray.wait(list(running), num_returns=len(running))
         raise
     return deadline is None or time.monotonic() < deadline
 
 
 def _task(cell: Cell) -> Any:
     """The task of a cell, with the resources that it needs."""
-    gpu = choose_device(cell.config.device).type == "cuda"
+    # The cluster's GPUs count, not this machine's: the head of a cluster often has none.
+    gpu = cell.config.device in ("auto", "cuda") and ray.cluster_resources().get("GPU", 0) > 0
     share = 1 / runs_on_a_gpu(cell.dim) if gpu else 0
     return ray.remote(num_cpus=1, num_gpus=share, max_retries=2)(_train)
 
 
 def _train(cell: Cell, data: Path, out: Path, until: float | None) -> None:
+    if until is not None and time.time() > until:  # It has waited for its turn too long.
+        return
     try:
         work([cell], data, out, lambda: until is not None and time.time() > until)
     except KeyboardInterrupt:

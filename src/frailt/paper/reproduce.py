@@ -29,6 +29,17 @@ class GridProgress:
     """Cells that are under way, with their steps."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How a grid ended."""
+
+    complete: int
+    """Cells that are trained and measured, of ``cells``. Fewer where the time was up, or others still train some."""
+    cells: int
+    failed: dict[str, str]
+    """Reasons by the labels of cells whose last try failed."""
+
+
 def reproduce(
     grid: GridConfig,
     corpus: Corpus,
@@ -36,9 +47,9 @@ def reproduce(
     *,
     on: Literal["local", "ray"] = "local",
     jobs: int | None = None,
-    minutes: float | None = None,
+    deadline: float | None = None,
     report: Callable[[GridProgress], None] = lambda _: None,
-) -> bool:
+) -> Outcome:
     """Train what is missing of a grid, several cells at once. Each cell's run lies in ``out/runs``.
 
     Args:
@@ -47,32 +58,42 @@ def reproduce(
         out: folder of the grid.
         on: this machine, or the Ray cluster that it belongs to.
         jobs: cells at once; unset: what fills the machine.
-        minutes: stop after this time, with all states saved; the same call goes on. Unset: to the end.
+        deadline: value of ``time.monotonic()`` at which all states are saved and work stops; the same call goes on.
+            Unset: to the end.
         report: called about each second.
-
-    Returns:
-        Whether every cell is complete. False where the time was up, or where another process still trains some.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; every run has saved its state.
-        InputError: cells have failed (the others are complete), or a worker was killed.
+        InputError: ``out`` holds other files, or a worker was killed.
     """
+    check_folder(out)
     cells = grid.cells()
     watch = _Watch(cells, corpus, out)
-    missing = [cell for cell in cells if not is_complete(cell.folder(out, corpus))]
-    deadline = time.monotonic() + 60 * minutes if minutes is not None else None
     if on == "ray":
         from frailt.paper.on_ray import run_on_ray as run
     else:
         run = run_local
+    missing = [cell for cell in cells if not is_complete(cell.folder(out, corpus))]
     run(missing, corpus.folder, out, jobs=jobs, deadline=deadline, look=lambda: report(watch.look()))
     at_last = watch.look()
     report(at_last)
-    failed = [(cell, reason) for cell in missing if (reason := failure(cell.folder(out, corpus)))]
-    if failed:
-        cell, reason = failed[0]
-        raise InputError(f"{len(failed)} of {len(cells)} cells failed, {cell.label}: {reason}")
-    return at_last.complete == at_last.cells
+    reasons = {cell.label: failure(cell.folder(out, corpus)) for cell in missing}
+    return Outcome(
+        complete=at_last.complete,
+        cells=at_last.cells,
+        failed={label: reason for label, reason in reasons.items() if reason is not None},
+    )
+
+
+def check_folder(out: Path) -> None:
+    """Refuse a folder whose files are not a grid's, since a report would replace some.
+
+    Raises:
+        InputError: it is one.
+    """
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set[str]()
+    if out.is_file() or (names and not names & {"runs", "budgets.json"}):
+        raise InputError(f"{out} holds other files and no grid; choose another --out")
 
 
 class _Watch:

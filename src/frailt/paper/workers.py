@@ -32,7 +32,7 @@ POLL_SECONDS = 1.0
 def work(cells: Sequence[Cell], data: Path, out: Path, stop: Callable[[], bool]) -> None:
     """Train each cell that is neither complete nor being trained elsewhere.
 
-    A cell that fails, by diverging, say, leaves its reason beside its folder, and the next one follows.
+    A cell that fails leaves its reason beside its folder, and the next one follows.
 
     Raises:
         KeyboardInterrupt: Ctrl-C, or ``stop``; the cell at hand has saved its state.
@@ -40,17 +40,30 @@ def work(cells: Sequence[Cell], data: Path, out: Path, stop: Callable[[], bool])
     corpus = Corpus(data)
     for cell in cells:
         folder = cell.folder(out, corpus)
-        if is_complete(folder):
-            continue
         try:
+            if is_complete(folder) or _is_busy(folder):
+                continue
+            _failure_file(folder).unlink(missing_ok=True)
             train(cell.config, corpus, folder, resume=True, stop=stop)
             story_nats(folder, corpus, choose_device(cell.config.device))
         except BusyError:
             continue
-        except InputError as error:
-            write_json(_failure_file(folder), {"reason": str(error)})
-        else:
-            _failure_file(folder).unlink(missing_ok=True)
+        except (InputError, OSError, RuntimeError) as error:  # It has diverged, or memory or disk are full.
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            write_json(_failure_file(folder), {"reason": reason})
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+def _is_busy(folder: Path) -> bool:
+    """Whether another process trains this cell; asked before a model is made that would take a GPU's memory."""
+    run = RunFolder(folder)
+    try:
+        run.hold()
+    except BusyError:
+        return True
+    run.release()
+    return False
 
 
 def is_complete(folder: Path) -> bool:
@@ -98,27 +111,29 @@ def run_local(
     stop = context.Event()
     # A width at a time: its models fill the device equally, and a worker compiles its block once for all of them.
     for dim in dict.fromkeys(cell.dim for cell in cells):
+        if deadline is not None and time.monotonic() > deadline:
+            return False
         own = [cell for cell in cells if cell.dim == dim]
         device = choose_device(own[0].config.device)
         count = min(jobs or jobs_at(dim, device), len(own))
-        with _environment(threads_at(count)):
-            workers = [
-                context.Process(target=_worker, args=(own, data, out, stop, os.getpid(), number))
-                for number in range(count)
-            ]
-            for worker in workers:
-                worker.start()
-        while any(worker.is_alive() for worker in workers):
-            if deadline is not None and time.monotonic() > deadline:
-                stop.set()
-            try:
-                look()
-                next((worker for worker in workers if worker.is_alive()), workers[0]).join(POLL_SECONDS)
-            except BaseException:
-                stop.set()
+        workers = [
+            context.Process(target=_worker, args=(own, data, out, stop, os.getpid(), number)) for number in range(count)
+        ]
+        try:
+            with _environment(threads_at(count)):
                 for worker in workers:
+                    worker.start()
+            while alive := [worker for worker in workers if worker.is_alive()]:
+                if deadline is not None and time.monotonic() > deadline:
+                    stop.set()
+                look()
+                alive[0].join(POLL_SECONDS)
+        except BaseException:
+            stop.set()
+            for worker in workers:
+                if worker.pid is not None:
                     worker.join()
-                raise
+            raise
         if stop.is_set():
             return False
         if dead := [worker.exitcode for worker in workers if worker.exitcode]:
@@ -152,7 +167,7 @@ def _cores() -> int:
 
 
 def _worker(cells: Sequence[Cell], data: Path, out: Path, stop: Event, parent: int, number: int) -> None:
-    if torch.cuda.is_available():
+    if choose_device(cells[0].config.device).type == "cuda":
         torch.cuda.set_device(number % torch.cuda.device_count())
     with suppress(KeyboardInterrupt):
         # A parent that was killed can tell nobody to stop.

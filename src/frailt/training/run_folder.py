@@ -32,8 +32,8 @@ from frailt.errors import InputError
 from frailt.files import read_json, write_bytes, write_json, write_text
 from frailt.training.config import TrainConfig
 
-INCIDENTAL = {"checkpoint_seconds"}
-"""Settings that do not change what a run comes to."""
+INCIDENTAL = {"checkpoint_seconds", "device"}
+"""Settings that do not change what is trained: a run may go on with others."""
 
 
 class BusyError(InputError):
@@ -62,31 +62,29 @@ class RunFolder:
             "data": {"name": corpus.folder.name, **corpus.digest},
             **provenance(device),
         }
-        # Hidden files may be what a kill left of a write.
-        others = self.path.exists() and any(not path.name.startswith(".") for path in self.path.iterdir())
-        if others and not (self.path / "run.json").exists():
-            raise InputError(f"{self.path} holds other files and no run; choose another --out")
-        new = not (self.path / ".lock").exists()
+        self._refuse(record, resume=resume)  # Before anything is written.
         self.hold()
         try:
-            self._claim(record, resume=resume)
+            self._refuse(record, resume=resume)  # Another process may have been here since.
+            if not (self.path / "run.json").exists():
+                write_json(self.path / "run.json", record)
         except BaseException:
-            if new:
-                (self.path / ".lock").unlink()
             self.release()
             raise
 
-    def _claim(self, record: dict[str, Any], *, resume: bool) -> None:
-        if (self.path / "run.json").exists():
-            if not resume:
-                raise InputError(f"{self.path} holds a run already; add --resume to go on, or choose another --out")
-            stored = self.record()
-            if wrong := _differences(stored["config"], record["config"]):
-                raise InputError(f"{self.path} holds a run with another {wrong[0]}; use its value or another --out")
-            if {**stored["data"], "name": ""} != {**record["data"], "name": ""}:
-                raise InputError(f"{self.path} was trained on other data; use that data or another --out")
-        else:
-            write_json(self.path / "run.json", record)
+    def _refuse(self, record: dict[str, Any], *, resume: bool) -> None:
+        if not (self.path / "run.json").exists():
+            # Hidden files may be what a kill left of a write.
+            if self.path.exists() and any(not path.name.startswith(".") for path in self.path.iterdir()):
+                raise InputError(f"{self.path} holds other files and no run; choose another --out")
+            return
+        if not resume:
+            raise InputError(f"{self.path} holds a run already; add --resume to go on, or choose another --out")
+        stored = self.record()
+        if wrong := _differences(stored["config"], record["config"]):
+            raise InputError(f"{self.path} holds a run with another {wrong[0]}; use its value or another --out")
+        if {**stored["data"], "name": ""} != {**record["data"], "name": ""}:
+            raise InputError(f"{self.path} was trained on other data; use that data or another --out")
 
     def hold(self) -> None:
         """Lock the folder, until ``release`` or the end of the process.
