@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from frailt.data.tokenizer import FIXED, Tokenizer
 from frailt.errors import InputError
+from frailt.inference.early_exit import EarlyExit
 from frailt.inference.sampling import Sampling, draw, probabilities
 from frailt.model.config import ModelConfig
 
@@ -24,6 +25,9 @@ class Reader(ABC):
     Args:
         context: the most tokens of a text that it can remember.
     """
+
+    passes: NDArray[np.int64]
+    """Passes through each group that the last token of each text did, ``(rows, groups)``."""
 
     def __init__(self, context: int) -> None:
         self.context = context
@@ -52,8 +56,8 @@ class Teller(ABC):
     tokenizer: Tokenizer
 
     @abstractmethod
-    def reader(self, iterations: int | tuple[int, ...] | None) -> Reader:
-        """A reader with these passes, as for ``FraiLT.forward``."""
+    def reader(self, iterations: int | tuple[int, ...] | None, early_exit: EarlyExit | None = None) -> Reader:
+        """A reader with these passes, as for ``FraiLT.forward``, or fewer where a token may leave early."""
 
     def generate(
         self,
@@ -61,6 +65,7 @@ class Teller(ABC):
         sampling: Sampling | None = None,
         *,
         iterations: int | tuple[int, ...] | None = None,
+        early_exit: EarlyExit | None = None,
     ) -> list[str]:
         """Complete each prompt; the completions alone, without their prompts.
 
@@ -71,11 +76,12 @@ class Teller(ABC):
             prompts: beginnings; spaces at their ends are dropped, since the next word brings its own.
             sampling: options; unset: the defaults of ``Sampling``.
             iterations: passes, as for ``FraiLT.forward``.
+            early_exit: when a token needs no further pass; unset: all tokens do all passes.
         """
         if isinstance(prompts, str):
             raise InputError("generate() takes a list of prompts; put the one prompt into brackets")
         streams = [_Stream(self.tokenizer, prompt) for prompt in prompts]
-        for row, text in self._run(streams, sampling or Sampling(), iterations):
+        for row, text in self._run(streams, sampling or Sampling(), self.reader(iterations, early_exit)):
             streams[row].text += text
         return [stream.text for stream in streams]
 
@@ -85,16 +91,15 @@ class Teller(ABC):
         sampling: Sampling | None = None,
         *,
         iterations: int | tuple[int, ...] | None = None,
+        early_exit: EarlyExit | None = None,
     ) -> Iterator[str]:
         """Complete one prompt, piece by piece as it is written. The pieces join to what ``generate`` gives."""
-        for _, text in self._run([_Stream(self.tokenizer, prompt)], sampling or Sampling(), iterations):
+        for _, text in self._run([_Stream(self.tokenizer, prompt)], sampling or Sampling(), self.reader(iterations, early_exit)):
             yield text
 
-    def _run(
-        self, streams: list["_Stream"], sampling: Sampling, iterations: int | tuple[int, ...] | None
-    ) -> Iterator[tuple[int, str]]:
+    def _run(self, streams: list["_Stream"], sampling: Sampling, reader: Reader) -> Iterator[tuple[int, str]]:
         tokens = [stream.tokens for stream in streams]
-        for row, token in continuations(self.reader(iterations), tokens, sampling):
+        for row, token in continuations(reader, tokens, sampling):
             yield row, streams[row].decoder.push(token) if token is not None else streams[row].decoder.flush()
 
 
