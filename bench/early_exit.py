@@ -61,7 +61,7 @@ def read(reader: Reader, windows: np.ndarray, looped: Sequence[int]) -> Reading:
     for at in range(1, windows.shape[1] - 1):
         tokens = windows[:, at].tolist()
         begun = perf_counter()
-        scores = reader.step(tokens)
+        scores = reader.step(tokens, {})
         seconds += perf_counter() - begun
         passes += int(reader.passes[:, looped].sum())
         scores = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)

@@ -137,7 +137,7 @@ OPTIONS = {
     "no-tied rope-theta norm-eps lr beta1 beta2 weight-decay clip warmup",
     "compare": "shapes dim tokens seeds data out lr batch context heads kv-heads precision compile device",
     "evaluate": "text tokenizer passes device json",
-    "story": "model tokenizer passes temperature top-k top-p min-p max-tokens seed device weights",
+    "story": "model tokenizer passes exit temperature top-k top-p min-p max-tokens seed device weights",
     "plan": "shape dim heads kv-heads hidden-dim multiple-of vocab-size context encoding no-tied rope-theta norm-eps",
     "info": "",
     "export": "to out tokenizer",
@@ -226,6 +226,8 @@ BAD = [
     ("train --seed -1", r"seed is -1; it must be from 0"),
     ("story --top-k 0 --model runs/mine", r"top_k is 0; it must be at least 1"),
     ("story --passes 0 --model runs/mine", r"iterations 0 do not fit shape 1\^3"),
+    ("story --exit cos:0.1 --model runs/mine", r"exit 'cos:0.1' is not understood; write l2:0.05"),
+    ("story --exit l2:0.1:1 --model runs/mine", r"least passes before an exit are 1; they must be at least 2"),
     ("prepare --out x", r"give exactly one source"),
     ("compare --data data --seeds 1,b", r"seeds '1,b' are not whole numbers joined by commas"),
     ("compare --data data --seeds 0,-1", r"seed is -1"),
@@ -367,6 +369,10 @@ def test_story_tells_what_the_python_api_tells(run: Run, home: Path) -> None:
     fewer = run("story", "One day", "--model", "runs/mine", *options, "--passes", "1")[1]
     assert fewer == "One day" + teller.generate(["One day"], sampling, iterations=1)[0] + "\n"
     assert fewer != out
+    rule = frailt.EarlyExit(threshold=1000)
+    early = run("story", "One day", "--model", "runs/mine", *options, "--exit", "l2:1000")[1]
+    assert early == "One day" + teller.generate(["One day"], sampling, early_exit=rule)[0] + "\n"
+    assert early not in (out, fewer)
     assert run("story", "--model", "runs/mine", *options)[1].startswith("Once upon a time")
 
 

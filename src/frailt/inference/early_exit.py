@@ -5,6 +5,7 @@ with random passes (``frailt train --passes random``) can be left early; one tha
 """
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -14,6 +15,8 @@ from frailt.model.shape import Shape
 Criterion = Literal["l2", "kl"]
 """What is compared between a pass and the one before it. ``l2``: the states, ``|x_m - x_(m-1)| / |x_m|``. ``kl``: what
 they predict, ``KL(p_m || p_(m-1))`` in nats; this reads the head after every pass."""
+
+_TEXT = re.compile(r"(?P<criterion>l2|kl):(?P<threshold>(\d+\.?\d*|\.\d+)(e[+-]?\d+)?)(:(?P<least>\d+))?", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +43,9 @@ class EarlyExit:
 
     def __post_init__(self) -> None:
         if self.criterion not in get_args(Criterion):
-            raise InputError(f"exit criterion {self.criterion!r} is unknown; write l2:0.05 or kl:0.001")
+            raise InputError(
+                f"exit criterion {self.criterion!r} is unknown; choose one of {', '.join(get_args(Criterion))}"
+            )
         if not 0 <= self.threshold < math.inf:
             raise InputError(f"exit threshold is {self.threshold}; it must be at least 0 and finite")
         if self.least < 2:
@@ -53,14 +58,13 @@ class EarlyExit:
         Raises:
             InputError: ``text`` is not of this form.
         """
-        criterion, *numbers = text.split(":")
-        try:
-            threshold, least = float(numbers[0]), int(numbers[1]) if len(numbers) == 2 else 2
-        except (ValueError, IndexError):
-            threshold = least = None
-        if threshold is None or least is None or len(numbers) > 2:
-            raise InputError(f"exit {text!r} is not understood; write l2:0.05, kl:0.001, or l2:0.05:3 for 3 passes first")
-        return cls(criterion=criterion, threshold=threshold, least=least)  # pyright: ignore[reportArgumentType]
+        match = _TEXT.fullmatch(text)
+        if match is None:
+            raise InputError(
+                f"exit {text!r} is not understood; write l2:0.05, kl:0.001, or l2:0.05:3 for at least three passes"
+            )
+        criterion = "l2" if match["criterion"] == "l2" else "kl"
+        return cls(criterion=criterion, threshold=float(match["threshold"]), least=int(match["least"] or 2))
 
     def groups(self, shape: Shape, passes: tuple[int, ...]) -> tuple[bool, ...]:
         """Which groups may be left early, when they are passed ``passes`` times.

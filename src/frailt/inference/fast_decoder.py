@@ -22,8 +22,8 @@ from frailt.inference.packing import Packed, pack, padded
 from frailt.inference.products import COLUMNS, LANES
 from frailt.inference.team import TEAM, Pace, cores, doors
 from frailt.inference.telling import Reader, Teller, tokenizer_of
-from frailt.model.encoding_vectors import unrolled
 from frailt.model.config import ModelConfig
+from frailt.model.encoding_vectors import unrolled
 from frailt.model.shape import Shape
 from frailt.model.stored import read_model
 
@@ -102,23 +102,21 @@ class FastReader(Reader):
         self._new = partial(FastText, packed, passes, early_exit, threads or _threads(packed), adapt=threads is None)
         self.texts: list[FastText] = []
 
-    @property
-    def length(self) -> int:
-        return max((text.length for text in self.texts), default=0)
-
     def read(self, rows: list[list[int]]) -> NDArray[np.float32]:
         self.texts += [self._new() for _ in rows[len(self.texts) :]]
         del self.texts[len(rows) :]
-        for text in self.texts:
-            text.length = 0
-        scores = np.concatenate([text.read(row) for text, row in zip(self.texts, rows, strict=True)])
-        self.passes = np.stack([text.passes for text in self.texts])
-        return scores
+        return self.step([0] * len(rows), dict(enumerate(rows)))
 
-    def step(self, tokens: list[int]) -> NDArray[np.float32]:
-        scores = np.concatenate([text.step(token) for text, token in zip(self.texts, tokens, strict=True)])
+    def step(self, tokens: list[int], again: dict[int, list[int]]) -> NDArray[np.float32]:
+        scores = []
+        for place, (text, token) in enumerate(zip(self.texts, tokens, strict=True)):
+            if place in again:
+                text.length = 0
+                scores.append(text.read(again[place]))
+            else:
+                scores.append(text.step(token))
         self.passes = np.stack([text.passes for text in self.texts])
-        return scores
+        return np.concatenate(scores)
 
     def select(self, places: list[int]) -> None:
         self.texts = [self.texts[place] for place in places]

@@ -68,10 +68,6 @@ class TorchReader(Reader):
         self.device = next(model.parameters()).device
         self.cache = Cache(self.context)
 
-    @property
-    def length(self) -> int:
-        return self.cache.length
-
     def read(self, rows: list[list[int]]) -> NDArray[Any]:
         """Padded on the left to equal lengths."""
         longest = max(map(len, rows))
@@ -82,15 +78,33 @@ class TorchReader(Reader):
         self.cache = Cache(self.context)
         return self._scores(tokens, real)
 
-    def step(self, tokens: list[int]) -> NDArray[Any]:
+    @torch.inference_mode()
+    def step(self, tokens: list[int], again: dict[int, list[int]]) -> NDArray[Any]:
+        if not again:
+            return self._next(tokens)
+        # Those that go on, and those that are read again, apart; then one batch as before.
+        going = [place for place in range(len(tokens)) if place not in again]
+        order = np.argsort([*going, *again])
+        if not going:
+            return self.read(list(again.values()))[order]
+        self.cache.select(going)
+        scores, passes, cache = self._next([tokens[place] for place in going]), self.passes, self.cache
+        scores = np.concatenate((scores, self.read(list(again.values()))))[order]
+        self.passes = np.concatenate((passes, self.passes))[order]
+        cache.join(self.cache)
+        cache.select(order.tolist())
+        self.cache = cache
+        return scores
+
+    def _next(self, tokens: list[int]) -> NDArray[Any]:
         read = torch.tensor(tokens, device=self.device)
         if self.early_exit is None:
             return self._scores(read[:, None], None)
-        with torch.inference_mode():
-            logits, passes = step(self.model, read, self.cache, self.early_exit, self.iterations)
-            self.passes = passes.cpu().numpy()
-            return logits.cpu().numpy()
+        logits, passes = step(self.model, read, self.cache, self.early_exit, self.iterations)
+        self.passes = passes.cpu().numpy()
+        return logits.cpu().numpy()
 
+    @torch.inference_mode()
     def select(self, places: list[int]) -> None:
         self.cache.select(places)
 

@@ -203,10 +203,12 @@ def _read(
                 wish, after, blocks = exits[layer - 1, 0], exits[layer - 1, 1], exits[layer - 1, 2]
                 group, passes = exits[layer - 1, 3], exits[layer - 1, 4]
                 if guesses.shape[1] > 0:
-                    now, before = guesses[passes % 2], guesses[1 - passes % 2]
-                    _score(x, norms, epsilon, normal, dim, weights, scales, starts, dim_row, short, now, thread, threads)
+                    out = guesses[passes % 2]
+                    _score(
+                        x, norms, epsilon, normal, dim, weights, scales, starts, dim_row, short, out, thread, threads
+                    )
                     met = meet(counter, met, threads)
-                    change = divergence(now, before, vocab)
+                    change = divergence(out, guesses[1 - passes % 2], vocab)
                 else:
                     change = distance(x, last, dim)
                 if wish == LEAVE and change < limit:

@@ -32,18 +32,13 @@ class Reader(ABC):
     def __init__(self, context: int) -> None:
         self.context = context
 
-    @property
-    @abstractmethod
-    def length(self) -> int:
-        """Tokens of the longest text that it remembers now, padding included."""
-
     @abstractmethod
     def read(self, rows: list[list[int]]) -> NDArray[Any]:
         """Forget everything and read these texts."""
 
     @abstractmethod
-    def step(self, tokens: list[int]) -> NDArray[Any]:
-        """Read one more token of each text."""
+    def step(self, tokens: list[int], again: dict[int, list[int]]) -> NDArray[Any]:
+        """Read one more token of each text; but forget the texts at the places in ``again`` and read these instead."""
 
     @abstractmethod
     def select(self, places: list[int]) -> None:
@@ -94,7 +89,8 @@ class Teller(ABC):
         early_exit: EarlyExit | None = None,
     ) -> Iterator[str]:
         """Complete one prompt, piece by piece as it is written. The pieces join to what ``generate`` gives."""
-        for _, text in self._run([_Stream(self.tokenizer, prompt)], sampling or Sampling(), self.reader(iterations, early_exit)):
+        reader = self.reader(iterations, early_exit)
+        for _, text in self._run([_Stream(self.tokenizer, prompt)], sampling or Sampling(), reader):
             yield text
 
     def _run(self, streams: list["_Stream"], sampling: Sampling, reader: Reader) -> Iterator[tuple[int, str]]:
@@ -165,12 +161,11 @@ def continuations(reader: Reader, prompts: list[list[int]], sampling: Sampling) 
         if len(staying) < len(rows):
             reader.select(staying)
         rows = [rows[place] for place in staying]
-        if any(len(kept[row]) >= context for row in rows) or reader.length >= context:
-            for row in rows:
-                kept[row] = _within(kept[row], context)
-            scores = reader.read([kept[row] for row in rows])
-        else:
-            scores = reader.step([kept[row][-1] for row in rows])
+        tokens = [kept[row][-1] for row in rows]
+        again = {place: _within(kept[row], context) for place, row in enumerate(rows) if len(kept[row]) >= context}
+        for place, half in again.items():
+            kept[rows[place]] = list(half)
+        scores = reader.step(tokens, again)
 
 
 def _within(tokens: list[int], context: int) -> list[int]:
