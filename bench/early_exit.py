@@ -116,7 +116,7 @@ def show(name: str, lines: list[dict]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="Early exit on a CPU: loss, passes, and seconds saved.")
     parser.add_argument("model", type=Path)
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path)

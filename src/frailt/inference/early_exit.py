@@ -29,9 +29,10 @@ class EarlyExit:
     With ``l2`` this holds for every group with M > 1. With ``kl`` only for the last of these: an earlier group's state
     is not made to be read by the head, so those do all their passes.
 
-    A token that left after pass p has keys and values of its passes 1 to p. Later tokens that go deeper find those of
-    pass p in the place of each pass that it skipped, block by block. (Tried: computing them from the state at the exit,
-    with the encoding of the skipped pass. See docs/log.md.)
+    What the cache holds for skipped passes: a token that left after pass p has keys and values of its passes 1 to p,
+    and those of pass p once more, block by block, in the slot of each pass that it skipped. Later tokens that go deeper
+    attend to these copies. Keys and values computed from the state at the exit instead, with the encoding of the pass
+    that is skipped, gave the same loss and cost more (docs/log.md).
     """
 
     criterion: Criterion = "l2"

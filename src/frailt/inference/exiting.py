@@ -79,7 +79,7 @@ def _leave_early(
     final = torch.empty_like(x)
     done = torch.full((len(x),), iterations, device=x.device)
     rows = torch.arange(len(x), device=x.device)
-    kept = [Kept() for _ in group.blocks]
+    kept: list[list[Tensor]] = [[] for _ in group.blocks]
     seen = None
     for m in range(1, iterations + 1):
         for l, block in enumerate(group.blocks):  # noqa: E741 (the paper's l)
@@ -87,7 +87,7 @@ def _leave_early(
             if len(rows):
                 x = block(x, m, view, RowsSlot(slot, kept[l], rows))
             else:
-                slot.append(*kept[l].both())
+                slot.append(*kept[l])
         if not len(rows) or m == iterations or m + 1 < early_exit.least:
             continue
         before, seen = seen, _seen(model, x, early_exit)
@@ -103,41 +103,28 @@ def _leave_early(
     return final, done
 
 
-class Kept:
-    """The newest keys and values of one block for the token that is read, of every row."""
-
-    def __init__(self) -> None:
-        self.k: Tensor | None = None
-        self.v: Tensor | None = None
-
-    def both(self) -> tuple[Tensor, Tensor]:
-        """Keys and values, once there are some."""
-        assert self.k is not None
-        assert self.v is not None
-        return self.k, self.v
-
-
 class RowsSlot(Slot):
     """A slot for a pass that only some rows do; the others store what they had in their own last pass.
 
     Args:
         slot: of the whole batch.
-        kept: of the same block, filled in earlier passes.
+        kept: the newest keys and values of the same block for this token, of every row; empty before the first pass.
         rows: which rows do this pass.
     """
 
-    def __init__(self, slot: Slot, kept: Kept, rows: Int[Tensor, " rows"]) -> None:
+    def __init__(self, slot: Slot, kept: list[Tensor], rows: Int[Tensor, " rows"]) -> None:
         self.slot, self.kept, self.rows = slot, kept, rows
 
     def append(
         self, k: Float[Tensor, "rows kv_heads 1 head"], v: Float[Tensor, "rows kv_heads 1 head"]
     ) -> tuple[Float[Tensor, "rows kv_heads keys head"], Float[Tensor, "rows kv_heads keys head"]]:
         """Store keys and values of all rows; return those of the rows that do this pass."""
-        if self.kept.k is None or len(self.rows) == len(self.kept.k):
-            self.kept.k, self.kept.v = k, v
+        if not self.kept or len(self.rows) == len(self.kept[0]):
+            self.kept[:] = k, v
             return self.slot.append(k, v)
-        self.kept.k[self.rows], self.kept.v[self.rows] = k, v
-        keys, values = self.slot.append(*self.kept.both())
+        for held, new in zip(self.kept, (k, v), strict=True):
+            held[self.rows] = new
+        keys, values = self.slot.append(*self.kept)
         return keys[self.rows], values[self.rows]
 
 
@@ -156,5 +143,4 @@ def _change(
 
 def _of_rows(view: View, rows: Bool[Tensor, " batch"]) -> View:
     """The view of some rows, where rows have views of their own."""
-    own = view.mask is not None
-    return View(view.cos[rows], view.sin[rows], view.mask[rows]) if own else view
+    return view if view.mask is None else View(view.cos[rows], view.sin[rows], view.mask[rows])

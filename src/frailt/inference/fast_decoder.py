@@ -86,7 +86,7 @@ class FastReader(Reader):
         threads: see ``FastStoryteller``.
 
     Raises:
-        InputError: the iterations do not fit the shape.
+        InputError: the iterations do not fit the shape, or it has only one pass and cannot be left early.
     """
 
     def __init__(
@@ -98,7 +98,10 @@ class FastReader(Reader):
         threads: int | None = None,
     ) -> None:
         super().__init__(packed.config.context)
-        passes = Shape.parse(packed.config.shape).passes(iterations)
+        shape = Shape.parse(packed.config.shape)
+        passes = shape.passes(iterations)
+        if early_exit is not None:
+            early_exit.groups(shape, passes)  # Refused before anything is read.
         self._new = partial(FastText, packed, passes, early_exit, threads or _threads(packed), adapt=threads is None)
         self.texts: list[FastText] = []
 
