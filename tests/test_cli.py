@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
@@ -139,7 +140,7 @@ OPTIONS = {
     "reproduce": "widths shapes seeds budget data out plan report minutes jobs on lr batch context heads precision "
     "compile device",
     "evaluate": "text tokenizer passes device json",
-    "story": "model tokenizer passes temperature top-k top-p min-p max-tokens seed device weights",
+    "story": "model tokenizer passes exit temperature top-k top-p min-p max-tokens seed device weights",
     "judge": "out prompt estimate calibrate pairwise offline text reference probes valid tokenizer device "
     "completions beginnings held-out temperature top-k top-p min-p max-tokens seed "
     "judge base-url judge-temperature concurrency timeout max-calls",
@@ -231,6 +232,8 @@ BAD = [
     ("train --seed -1", r"seed is -1; it must be from 0"),
     ("story --top-k 0 --model runs/mine", r"top_k is 0; it must be at least 1"),
     ("story --passes 0 --model runs/mine", r"iterations 0 do not fit shape 1\^3"),
+    ("story --exit cos:0.1 --model runs/mine", r"exit 'cos:0.1' is not understood; write l2:0.05"),
+    ("story --exit l2:0.1:1 --model runs/mine", r"least passes before an exit are 1; they must be at least 2"),
     ("prepare --out x", r"give exactly one source"),
     ("compare --data data --seeds 1,b", r"seeds '1,b' are not whole numbers joined by commas"),
     ("compare --data data --seeds 0,-1", r"seed is -1"),
@@ -383,6 +386,11 @@ def test_story_tells_what_the_python_api_tells(run: Run, home: Path) -> None:
     fewer = run("story", "One day", "--model", "runs/mine", *options, "--passes", "1")[1]
     assert fewer == "One day" + teller.generate(["One day"], sampling, iterations=1)[0] + "\n"
     assert fewer != out
+    rule = frailt.EarlyExit(threshold=1000)
+    options, sampling = (*options, "--max-tokens", "200"), replace(sampling, max_tokens=200)
+    early = run("story", "One day", "--model", "runs/mine", *options, "--exit", "l2:1000")[1]
+    assert early == "One day" + teller.generate(["One day"], sampling, early_exit=rule)[0] + "\n"
+    assert early != run("story", "One day", "--model", "runs/mine", *options)[1]
     assert run("story", "--model", "runs/mine", *options)[1].startswith("Once upon a time")
 
 

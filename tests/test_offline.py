@@ -173,7 +173,7 @@ class Oracle(Storyteller):
     def __init__(self, book: dict[str, str]) -> None:
         self.book = book
 
-    def generate(self, prompts, sampling=None, *, iterations=None):
+    def generate(self, prompts, sampling=None, *, iterations=None, early_exit=None):
         assert sampling is not None
         assert sampling.temperature == 0
         return [self.book[prompt] for prompt in prompts]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 _HOMES = {
     "CompareConfig": "frailt.paper.comparison",
     "Corpus": "frailt.data.batches",
+    "EarlyExit": "frailt.inference.early_exit",
     "FraiLT": "frailt.model.frailt",
     "InputError": "frailt.errors",
     "ModelConfig": "frailt.model.config",
@@ -33,6 +34,7 @@ _HOMES = {
 __all__ = [
     "CompareConfig",
     "Corpus",
+    "EarlyExit",
     "FraiLT",
     "InputError",
     "ModelConfig",
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from frailt.data.prepare import PrepareConfig, prepare
     from frailt.data.tokenizer import Tokenizer
     from frailt.errors import InputError
+    from frailt.inference.early_exit import EarlyExit
     from frailt.inference.fast_decoder import load_fast
     from frailt.inference.generate import Storyteller, load
     from frailt.inference.sampling import Sampling

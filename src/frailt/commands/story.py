@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def run(args: list[str]) -> None:
+    from frailt.inference.early_exit import EarlyExit
     from frailt.inference.packing import Weights
     from frailt.inference.sampling import Sampling
 
@@ -27,6 +28,9 @@ def run(args: list[str]) -> None:
         """Tokenizer of a .bin; unset: the tok*.model or tok*.bin beside it."""
         passes: str | None = None
         """Passes through each group that has several, or a number for each group: 4 or 1,4,1; unset: as trained."""
+        exit: str | None = None
+        """Passes end for a token when one changes little: l2:0.1 (its state), kl:0.01 (its prediction). For models
+        trained with --passes random."""
         sampling: Sampling = field(default_factory=Sampling)
         device: Literal["auto", "cpu", "cuda", "mps"] = "cpu"
         """Where to compute. Small models write fastest on the CPU."""
@@ -35,7 +39,12 @@ def run(args: list[str]) -> None:
 
     command = parse(Command, "story", args, __doc__)
     teller = _teller(command.model or _own_or_shipped(), command.tokenizer, command.device, command.weights)
-    pieces = teller.stream(command.beginning, command.sampling, iterations=passes(command.passes))
+    pieces = teller.stream(
+        command.beginning,
+        command.sampling,
+        iterations=passes(command.passes),
+        early_exit=EarlyExit.parse(command.exit) if command.exit is not None else None,
+    )
     print(command.beginning.rstrip(" ") + next(pieces, ""), end="", flush=True)
     for piece in pieces:
         print(piece, end="", flush=True)

@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 
 from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
+from frailt.inference.early_exit import EarlyExit
 from frailt.inference.kernels import read
+from frailt.inference.leaving import BEFORE, LEAVE
 from frailt.inference.packing import Packed, pack, padded
 from frailt.inference.products import COLUMNS, LANES
 from frailt.inference.team import TEAM, Pace, cores, doors
 from frailt.inference.telling import Reader, Teller, tokenizer_of
+from frailt.model.config import ModelConfig
 from frailt.model.encoding_vectors import unrolled
 from frailt.model.shape import Shape
 from frailt.model.stored import read_model
@@ -47,8 +50,10 @@ class FastStoryteller(Teller):
             raise InputError(f"threads is {threads}; it must be at least 1")
         self.packed, self.tokenizer, self.threads = packed, tokenizer, threads
 
-    def reader(self, iterations: int | tuple[int, ...] | None) -> "FastReader":
-        return FastReader(self.packed, iterations, threads=self.threads)
+    def reader(
+        self, iterations: int | tuple[int, ...] | None = None, early_exit: EarlyExit | None = None
+    ) -> "FastReader":
+        return FastReader(self.packed, iterations, early_exit, threads=self.threads)
 
 
 def load_fast(
@@ -77,33 +82,44 @@ class FastReader(Reader):
     Args:
         packed: the model.
         iterations: passes, as for ``FraiLT.forward``.
+        early_exit: when a token after those of ``read`` needs no further pass.
         threads: see ``FastStoryteller``.
 
     Raises:
-        InputError: the iterations do not fit the shape.
+        InputError: the iterations do not fit the shape, or it has only one pass and cannot be left early.
     """
 
     def __init__(
-        self, packed: Packed, iterations: int | tuple[int, ...] | None = None, *, threads: int | None = None
+        self,
+        packed: Packed,
+        iterations: int | tuple[int, ...] | None = None,
+        early_exit: EarlyExit | None = None,
+        *,
+        threads: int | None = None,
     ) -> None:
         super().__init__(packed.config.context)
-        passes = Shape.parse(packed.config.shape).passes(iterations)
-        self._new = partial(FastText, packed, passes, threads or _threads(packed), adapt=threads is None)
+        shape = Shape.parse(packed.config.shape)
+        passes = shape.passes(iterations)
+        if early_exit is not None:
+            early_exit.groups(shape, passes)  # Refused before anything is read.
+        self._new = partial(FastText, packed, passes, early_exit, threads or _threads(packed), adapt=threads is None)
         self.texts: list[FastText] = []
-
-    @property
-    def length(self) -> int:
-        return max((text.length for text in self.texts), default=0)
 
     def read(self, rows: list[list[int]]) -> NDArray[np.float32]:
         self.texts += [self._new() for _ in rows[len(self.texts) :]]
         del self.texts[len(rows) :]
-        for text in self.texts:
-            text.length = 0
-        return np.concatenate([text.read(row) for text, row in zip(self.texts, rows, strict=True)])
+        return self.step([0] * len(rows), dict(enumerate(rows)))
 
-    def step(self, tokens: list[int]) -> NDArray[np.float32]:
-        return np.concatenate([text.read([token]) for text, token in zip(self.texts, tokens, strict=True)])
+    def step(self, tokens: list[int], again: dict[int, list[int]]) -> NDArray[np.float32]:
+        scores = []
+        for place, (text, token) in enumerate(zip(self.texts, tokens, strict=True)):
+            if place in again:
+                text.length = 0
+                scores.append(text.read(again[place]))
+            else:
+                scores.append(text.step(token))
+        self.passes = np.stack([text.passes for text in self.texts])
+        return np.concatenate(scores)
 
     def select(self, places: list[int]) -> None:
         self.texts = [self.texts[place] for place in places]
@@ -115,11 +131,14 @@ class FastText:
     Args:
         packed: the model.
         passes: through each of its groups.
+        early_exit: when a token that is read by ``step`` needs no further pass.
         threads: how many read it together.
         adapt: whether one thread may read alone where that is faster.
     """
 
-    def __init__(self, packed: Packed, passes: tuple[int, ...], threads: int, *, adapt: bool) -> None:
+    def __init__(
+        self, packed: Packed, passes: tuple[int, ...], early_exit: EarlyExit | None, threads: int, *, adapt: bool
+    ) -> None:
         config = packed.config
         self.config, self._pace, self._adapt = config, Pace(threads), adapt
         self.length = 0
@@ -131,15 +150,19 @@ class FastText:
         widest = padded(max(3 * config.dim, 2 * config.feed_forward_dim, config.context), 2 * LANES)
         room = padded(config.context, LANES) * max(padded(head, COLUMNS), padded(head, LANES))
         keys, values = np.zeros((2, len(plan), config.key_value_heads, room), np.float32)
-        self._order = np.zeros(4, np.int64)
+        self.passes = np.array(passes, np.int64)
+        """Passes through each group that the last token did."""
+        self._all = passes
+        self._order = np.zeros(5, np.int64)
         self._tokens = np.zeros(config.context, np.int64)
         self._logits = np.zeros((AT_ONCE, padded(config.vocab_size, LANES)), np.float32)
+        predicts = self._logits.shape[1] if early_exit is not None and early_exit.criterion == "kl" else 0
         self._counter = np.zeros(16, np.int64)
         self._arguments = (
             doors(threads),
             self._order,
             self._tokens,
-            (config.heads, config.key_value_heads, config.dim, *rows),
+            (config.heads, config.key_value_heads, config.dim, *rows, config.vocab_size),
             np.float32(config.norm_eps),
             packed.weights,
             packed.scales,
@@ -147,14 +170,18 @@ class FastText:
             packed.norms,
             encodings,
             plan,
+            _exits(config, passes, early_exit),
+            np.float32(early_exit.threshold if early_exit is not None else 0),
             cos,
             sin,
             keys,
             values,
             np.zeros((4, widest), np.float32),
-            np.zeros((threads, 4, widest), np.float32),
+            np.zeros((threads, 5, widest), np.float32),
             np.zeros((threads, widest), np.int16),
             self._logits,
+            np.zeros((2, predicts), np.float32),
+            self.passes,
             self._counter,
         )
 
@@ -166,19 +193,24 @@ class FastText:
         """
         return self._read(tokens, 1)
 
+    def step(self, token: int) -> NDArray[np.float32]:
+        """As ``read`` for one token, which may leave groups early."""
+        return self._read([token], 1, early=True)
+
     def read_each(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """As ``read``, with the scores after each token, shape ``(tokens, vocab)``."""
         parts = [tokens[at : at + AT_ONCE] for at in range(0, len(tokens), AT_ONCE)]
         return np.concatenate([self._read(part, len(part)) for part in parts])
 
-    def _read(self, tokens: Sequence[int], lines: int) -> NDArray[np.float32]:
+    def _read(self, tokens: Sequence[int], lines: int, *, early: bool = False) -> NDArray[np.float32]:
         count, vocab = len(tokens), self.config.vocab_size
         if self.length + count > self.config.context:
             raise InputError(f"{self.length + count} tokens are more than the model's context of {self.config.context}")
         if not count or min(tokens) < 0 or max(tokens) >= vocab:
             raise InputError(f"{list(tokens)} are not tokens of a vocabulary of {vocab}")
         self._tokens[:count] = tokens
-        self._order[:] = count, self.length, lines, self._counter[0]
+        self._order[:] = count, self.length, lines, early, self._counter[0]
+        self.passes[:] = self._all
         begun = perf_counter()
         TEAM.run(read, self._arguments, self._pace.threads)
         if self._adapt:
@@ -200,6 +232,22 @@ def _plan(packed: Packed, passes: tuple[int, ...]) -> tuple[NDArray[np.int64], N
         if vector is not None:
             encodings.append(vector)
     return np.array(plan, np.int64), np.array(encodings, np.float32).reshape(-1, packed.config.dim)
+
+
+def _exits(config: ModelConfig, passes: tuple[int, ...], early_exit: EarlyExit | None) -> NDArray[np.int64]:
+    """For each step of the depth what to do after it (0: nothing, ``BEFORE``, ``LEAVE``), the step after the group's
+    last, the group's blocks, its number, and the passes done."""
+    lines: list[tuple[int, ...]] = []
+    shape = Shape.parse(config.shape)
+    may_leave = early_exit.groups(shape, passes) if early_exit is not None else [False] * len(passes)
+    for n, (group, count) in enumerate(zip(shape.groups, passes, strict=True)):
+        after = len(lines) + count * group.blocks
+        for m in range(1, count + 1):
+            wish = 0
+            if early_exit is not None and may_leave[n] and early_exit.least - 1 <= m < count:
+                wish = BEFORE if m < early_exit.least else LEAVE
+            lines += [(0,) * 5] * (group.blocks - 1) + [(wish, after, group.blocks, n, m)]
+    return np.array(lines, np.int64)
 
 
 def _rotary(context: int, head: int, theta: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -11,6 +11,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from frailt.inference.leaving import BEFORE, LEAVE, copy_keys, copy_values, distance, divergence
 from frailt.inference.products import COLUMNS, LANES, number, operand, product, sixteen_rows
 from frailt.inference.team import asked, meet
 from frailt.model.vector_math import exp_of_negative, f32
@@ -31,6 +32,8 @@ def read(
     norms,
     encodings,
     plan,
+    exits,
+    limit,
     cos,
     sin,
     keys,
@@ -39,6 +42,8 @@ def read(
     private,
     whole,
     logits,
+    guesses,
+    done,
     counter,
     thread,
     threads,
@@ -48,22 +53,27 @@ def read(
     Args:
         doors: of helping threads, see ``team.py``.
         order: int64: how many tokens to read, how many are known before them, for how many of the last to give
-            scores, and what the counter says before.
+            scores, whether they may leave groups early (1) or not (0), and what the counter says before.
         tokens: int64 ``(n,)``; the first of them are read.
-        sizes: heads, kv_heads, dim, and the numbers in a row of dim and of hidden weights, padding included.
+        sizes: heads, kv_heads, dim, the numbers in a row of dim and of hidden weights, padding included, and vocab.
         epsilon: of RMSNorm.
         weights, scales, starts, norms: see ``packing.Packed``.
         encodings: float32 ``(n, dim)``, a vector for each block and pass.
         plan: int64 ``(depth, 2)``: the block that each step of the depth goes through, and the encoding that it
             adds first (-1: none).
+        exits: int64 ``(depth, 5)``: what follows each step, see ``fast_decoder._exits``.
+        limit: the change between passes below which a token leaves early.
         cos, sin: float32 ``(context, head / 2)``.
         keys, values: float32 ``(depth, kv_heads, n)``, finite everywhere: for each slot and head a matrix of tokens
             by numbers of the head, and one of numbers by tokens, interleaved as weights are.
         shared: float32 ``(4, n)``, what threads tell each other: signal, queries with keys and values, heads'
             outputs, hidden layer. Zeros where nothing is written.
-        private: float32 ``(threads, 4, n)``: normalised signal, results, query, scores. ``whole``: int16
-            ``(threads, n)``.
+        private: float32 ``(threads, 5, n)``: normalised signal, results, query, scores, signal after the last pass.
+            ``whole``: int16 ``(threads, n)``.
         logits: float32 ``(m, vocab)``, to be filled from the first line on, with columns for whole blocks of rows.
+        guesses: float32 ``(2, vocab)``, as ``logits``: what the last two passes predict. Without room for a vocabulary
+            the signals themselves are compared.
+        done: int64 ``(groups,)``, for passes of groups that the last token left early.
         counter: int64, for ``meet``.
         thread, threads: which of how many.
     """
@@ -79,6 +89,8 @@ def read(
             norms,
             encodings,
             plan,
+            exits,
+            limit,
             cos,
             sin,
             keys,
@@ -87,6 +99,8 @@ def read(
             private[thread],
             whole[thread],
             logits,
+            guesses,
+            done,
             counter,
             thread,
             threads,
@@ -107,6 +121,8 @@ def _read(
     norms,
     encodings,
     plan,
+    exits,
+    limit,
     cos,
     sin,
     keys,
@@ -115,27 +131,30 @@ def _read(
     private,
     short,
     logits,
+    guesses,
+    done,
     counter,
     thread,
     threads,
 ):
     """A thread's share of one order, with its own of ``private`` and ``whole``."""
-    count, start, lines, met = order[0], order[1], order[2], order[3]
-    heads, kv_heads, dim, dim_row, hidden_row = sizes
+    count, start, lines, early, met = order[0], order[1], order[2], order[3], order[4]
+    heads, kv_heads, dim, dim_row, hidden_row, vocab = sizes
     head, share = dim // heads, heads // kv_heads
     counts = share, heads, kv_heads, head
     x, qkv, attended, inner = shared[0], shared[1], shared[2], shared[3]
-    normal, y, query, scores = private[0], private[1], private[2], private[3]
+    normal, y, query, scores, last = private[0], private[1], private[2], private[3], private[4]
     # This thread's share of the rows: blocks of 16, and where they begin and end.
     a, b = _share((dim + LANES - 1) // LANES, thread, threads)
-    first, last = a * LANES, min(b * LANES, dim)
+    first, end = a * LANES, min(b * LANES, dim)
     for step in range(count):
         position = start + step
         turn = cos[position], sin[position]
-        for i in range(first, last):
+        for i in range(first, end):
             x[i] = number(weights, scales, tokens[step], _place(weights, tokens[step], i, dim_row))
         met = meet(counter, met, threads)
-        for layer in range(len(plan)):
+        layer = 0
+        while layer < len(plan):
             block, encoding = plan[layer, 0], plan[layer, 1]
             place = starts[block]
 
@@ -156,10 +175,10 @@ def _read(
             met = meet(counter, met, threads)
             own, factor = operand(weights, attended[:dim_row], short[:dim_row])
             product(weights, scales, place[2], place[3], own, factor, dim_row, y, a, b)
-            for i in range(first, last):
+            for i in range(first, end):
                 x[i] += y[i]
             if encoding >= 0:
-                for i in range(first, last):
+                for i in range(first, end):
                     x[i] += encodings[encoding, i]
             met = meet(counter, met, threads)
 
@@ -175,17 +194,47 @@ def _read(
             met = meet(counter, met, threads)
             own, factor = operand(weights, inner[:hidden_row], short[:hidden_row])
             product(weights, scales, place[6], place[7], own, factor, hidden_row, y, a, b)
-            for i in range(first, last):
+            for i in range(first, end):
                 x[i] += y[i]
             met = meet(counter, met, threads)
+
+            layer += 1
+            if early == 1 and exits[layer - 1, 0] >= BEFORE:
+                wish, after, blocks = exits[layer - 1, 0], exits[layer - 1, 1], exits[layer - 1, 2]
+                group, passes = exits[layer - 1, 3], exits[layer - 1, 4]
+                if guesses.shape[1] > 0:
+                    out = guesses[passes % 2]
+                    _score(
+                        x, norms, epsilon, normal, dim, weights, scales, starts, dim_row, short, out, thread, threads
+                    )
+                    met = meet(counter, met, threads)
+                    change = divergence(out, guesses[1 - passes % 2], vocab)
+                else:
+                    change = distance(x, last, dim)
+                if wish == LEAVE and change < limit:
+                    c, d = _share(kv_heads, thread, threads)
+                    for skipped in range(layer, after):
+                        known = layer - blocks + (skipped - layer) % blocks
+                        for g in range(c, d):
+                            copy_keys(keys[known, g], keys[skipped, g], position, head)
+                            copy_values(values[known, g], values[skipped, g], position, head)
+                    done[group] = passes
+                    layer = after
         line = step - count + lines
         if line >= 0:
-            _normalise(x, norms[len(norms) - 1], epsilon, normal, dim)
-            own, factor = operand(weights, normal[:dim_row], short[:dim_row])
-            place = starts[len(starts) - 1]
-            c, d = _share(logits.shape[1] // LANES, thread, threads)
-            product(weights, scales, place[0], place[1], own, factor, dim_row, logits[line], c, d)
+            out = logits[line]
+            _score(x, norms, epsilon, normal, dim, weights, scales, starts, dim_row, short, out, thread, threads)
         met = meet(counter, met, threads)
+
+
+@numba.njit(**options)
+def _score(x, norms, epsilon, normal, dim, weights, scales, starts, dim_row, short, out, thread, threads):
+    """A thread's share of the head: scores of the next token, from a signal."""
+    _normalise(x, norms[len(norms) - 1], epsilon, normal, dim)
+    own, factor = operand(weights, normal[:dim_row], short[:dim_row])
+    place = starts[len(starts) - 1]
+    a, b = _share(len(out) // LANES, thread, threads)
+    product(weights, scales, place[0], place[1], own, factor, dim_row, out, a, b)
 
 
 @numba.njit(**options)

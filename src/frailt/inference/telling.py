@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from frailt.data.tokenizer import FIXED, Tokenizer
 from frailt.errors import InputError
+from frailt.inference.early_exit import EarlyExit
 from frailt.inference.sampling import Sampling, draw, probabilities
 from frailt.model.config import ModelConfig
 
@@ -25,21 +26,19 @@ class Reader(ABC):
         context: the most tokens of a text that it can remember.
     """
 
+    passes: NDArray[np.int64]
+    """Passes through each group that the last token of each text did, ``(rows, groups)``."""
+
     def __init__(self, context: int) -> None:
         self.context = context
-
-    @property
-    @abstractmethod
-    def length(self) -> int:
-        """Tokens of the longest text that it remembers now, padding included."""
 
     @abstractmethod
     def read(self, rows: list[list[int]]) -> NDArray[Any]:
         """Forget everything and read these texts."""
 
     @abstractmethod
-    def step(self, tokens: list[int]) -> NDArray[Any]:
-        """Read one more token of each text."""
+    def step(self, tokens: list[int], again: dict[int, list[int]]) -> NDArray[Any]:
+        """Read one more token of each text; but forget the texts at the places in ``again`` and read these instead."""
 
     @abstractmethod
     def select(self, places: list[int]) -> None:
@@ -52,8 +51,8 @@ class Teller(ABC):
     tokenizer: Tokenizer
 
     @abstractmethod
-    def reader(self, iterations: int | tuple[int, ...] | None) -> Reader:
-        """A reader with these passes, as for ``FraiLT.forward``."""
+    def reader(self, iterations: int | tuple[int, ...] | None, early_exit: EarlyExit | None = None) -> Reader:
+        """A reader with these passes, as for ``FraiLT.forward``, or fewer where a token may leave early."""
 
     def generate(
         self,
@@ -61,6 +60,7 @@ class Teller(ABC):
         sampling: Sampling | None = None,
         *,
         iterations: int | tuple[int, ...] | None = None,
+        early_exit: EarlyExit | None = None,
     ) -> list[str]:
         """Complete each prompt; the completions alone, without their prompts.
 
@@ -71,11 +71,12 @@ class Teller(ABC):
             prompts: beginnings; spaces at their ends are dropped, since the next word brings its own.
             sampling: options; unset: the defaults of ``Sampling``.
             iterations: passes, as for ``FraiLT.forward``.
+            early_exit: when a token needs no further pass; unset: all tokens do all passes.
         """
         if isinstance(prompts, str):
             raise InputError("generate() takes a list of prompts; put the one prompt into brackets")
         streams = [_Stream(self.tokenizer, prompt) for prompt in prompts]
-        for row, text in self._run(streams, sampling or Sampling(), iterations):
+        for row, text in self._run(streams, sampling or Sampling(), self.reader(iterations, early_exit)):
             streams[row].text += text
         return [stream.text for stream in streams]
 
@@ -85,16 +86,16 @@ class Teller(ABC):
         sampling: Sampling | None = None,
         *,
         iterations: int | tuple[int, ...] | None = None,
+        early_exit: EarlyExit | None = None,
     ) -> Iterator[str]:
         """Complete one prompt, piece by piece as it is written. The pieces join to what ``generate`` gives."""
-        for _, text in self._run([_Stream(self.tokenizer, prompt)], sampling or Sampling(), iterations):
+        reader = self.reader(iterations, early_exit)
+        for _, text in self._run([_Stream(self.tokenizer, prompt)], sampling or Sampling(), reader):
             yield text
 
-    def _run(
-        self, streams: list["_Stream"], sampling: Sampling, iterations: int | tuple[int, ...] | None
-    ) -> Iterator[tuple[int, str]]:
+    def _run(self, streams: list["_Stream"], sampling: Sampling, reader: Reader) -> Iterator[tuple[int, str]]:
         tokens = [stream.tokens for stream in streams]
-        for row, token in continuations(self.reader(iterations), tokens, sampling):
+        for row, token in continuations(reader, tokens, sampling):
             yield row, streams[row].decoder.push(token) if token is not None else streams[row].decoder.flush()
 
 
@@ -160,12 +161,11 @@ def continuations(reader: Reader, prompts: list[list[int]], sampling: Sampling) 
         if len(staying) < len(rows):
             reader.select(staying)
         rows = [rows[place] for place in staying]
-        if any(len(kept[row]) >= context for row in rows) or reader.length >= context:
-            for row in rows:
-                kept[row] = _within(kept[row], context)
-            scores = reader.read([kept[row] for row in rows])
-        else:
-            scores = reader.step([kept[row][-1] for row in rows])
+        tokens = [kept[row][-1] for row in rows]
+        again = {place: _within(kept[row], context) for place, row in enumerate(rows) if len(kept[row]) >= context}
+        for place, half in again.items():
+            kept[rows[place]] = list(half)
+        scores = reader.step(tokens, again)
 
 
 def _within(tokens: list[int], context: int) -> list[int]:

@@ -5,6 +5,7 @@ A block that is passed M times sees M different signals, so it needs M places: t
 """
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -35,6 +36,25 @@ class Slot:
         self.values[:, :, self.length : end] = v
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def join(self, other: "Slot") -> None:
+        """Put another batch after this one; both hold equally many tokens."""
+        assert self.keys is not None
+        assert self.values is not None
+        assert other.keys is not None
+        assert other.values is not None
+        self.keys, self.values = torch.cat((self.keys, other.keys)), torch.cat((self.values, other.values))
+
+    def move(self, places: int) -> None:
+        """Move what it holds to later places, with zeros before it, or to earlier ones, over what was there."""
+        if not places or self.keys is None or self.values is None:
+            return
+        end = self.length + places
+        for buffer in (self.keys, self.values):
+            held = buffer[:, :, max(0, -places) : self.length].clone()
+            buffer[:, :, : max(0, places)] = 0
+            buffer[:, :, max(0, places) : end] = held
+        self.length = end
 
 
 class Cache:
@@ -91,12 +111,34 @@ class Cache:
         self.length += time
 
     def select(self, rows: list[int]) -> None:
-        """Keep only these sequences of the batch, in this order."""
+        """Keep only these sequences of the batch, in this order. Padding before all of them is dropped."""
+        padding = 0
         if self.real is not None:
             self.real = self.real[rows]
+            padding = int(self.real.any(dim=0).int().argmax())
+            self.real = None if self.real[:, padding:].all() else self.real[:, padding:]
+        self.length -= padding
         for slot in self.slots.values():
             if slot.keys is not None and slot.values is not None:
                 slot.keys, slot.values = slot.keys[rows], slot.values[rows]
+                slot.move(-padding)
+
+    def join(self, other: "Cache") -> None:
+        """Put the sequences of a cache of the same model, passes and capacity after these; the shorter ones get padding
+        before them."""
+        length = max(self.length, other.length)
+        real = []
+        for cache in (self, other):
+            batch, device = next((len(s.keys), s.keys.device) for s in cache.slots.values() if s.keys is not None)
+            own = cache.real
+            if own is None:
+                own = torch.ones(batch, cache.length, dtype=torch.bool, device=device)
+            real.append(F.pad(own, (length - cache.length, 0)))
+            for slot in cache.slots.values():
+                slot.move(length - cache.length)
+        self.real, self.length = torch.cat(real), length
+        for key, slot in self.slots.items():
+            slot.join(other.slots[key])
 
     def bytes(self) -> int:
         """Memory that its buffers take."""

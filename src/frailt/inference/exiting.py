@@ -1,0 +1,146 @@
+"""One more token of each text of a batch in torch, each with as many passes as it needs.
+
+The loop of ``model.frailt.Group``, with rows that drop out of it: the rule and what the cache holds for skipped passes
+are told in ``early_exit.py``.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from frailt.inference.early_exit import EarlyExit
+from frailt.model.attention import View
+from frailt.model.cache import Cache, Slot
+from frailt.model.frailt import FraiLT, Group
+from frailt.model.shape import Shape
+
+
+class Step(NamedTuple):
+    """What reading one more token of each text gives."""
+
+    logits: Float[Tensor, "batch vocab"]
+    """Scores of the token after it."""
+    passes: Int[Tensor, "batch groups"]
+    """Passes that each text's token did in each group."""
+
+
+def step(
+    model: FraiLT,
+    tokens: Int[Tensor, " batch"],
+    cache: Cache,
+    early_exit: EarlyExit,
+    iterations: int | tuple[int, ...] | None = None,
+) -> Step:
+    """Read one token more of each text, after at least one that is in the cache already.
+
+    Where no token leaves early, the logits are those of ``FraiLT.forward``, bit for bit.
+
+    Args:
+        model: in evaluation mode.
+        tokens: the next token of each text.
+        cache: what was read before.
+        early_exit: when a token needs no further pass.
+        iterations: the most passes, as for ``FraiLT.forward``.
+
+    Raises:
+        InputError: the cache is full, iterations do not fit, or the shape has only one pass.
+    """
+    shape = Shape.parse(model.config.shape)
+    passes = shape.passes(iterations)
+    may_leave = early_exit.groups(shape, passes)
+    place = cache.length
+    cache.extend(len(tokens), 1, passes, None, tokens.device)
+    view = model.view(1, place, cache.real, tokens.device)
+    x = model.embedding(tokens[:, None])
+    done = torch.tensor(passes, device=tokens.device).repeat(len(tokens), 1)
+    for n, group in enumerate(model.groups):
+        assert isinstance(group, Group)
+        if may_leave[n]:
+            x, done[:, n] = _leave_early(model, group, x, passes[n], view, cache, n, early_exit)
+        else:
+            x = group(x, passes[n], view, cache, n)[-1]
+    return Step(model.read_out(x)[:, 0], done)
+
+
+def _leave_early(
+    model: FraiLT,
+    group: Group,
+    x: Float[Tensor, "batch 1 dim"],
+    iterations: int,
+    view: View,
+    cache: Cache,
+    index: int,
+    early_exit: EarlyExit,
+) -> tuple[Float[Tensor, "batch 1 dim"], Int[Tensor, " batch"]]:
+    """``Group.forward`` for rows that leave when they have converged: their last states, and after which pass."""
+    final = torch.empty_like(x)
+    done = torch.full((len(x),), iterations, device=x.device)
+    rows = torch.arange(len(x), device=x.device)
+    kept: list[list[Tensor]] = [[] for _ in group.blocks]
+    seen = None
+    for m in range(1, iterations + 1):
+        for l, block in enumerate(group.blocks):  # noqa: E741 (the paper's l)
+            slot = cache.slot((index, m, l))
+            if len(rows):
+                x = block(x, m, view, RowsSlot(slot, kept[l], rows))
+            else:
+                slot.append(*kept[l])
+        if not len(rows) or m == iterations or m + 1 < early_exit.least:
+            continue
+        before, seen = seen, _seen(model, x, early_exit)
+        if before is None:
+            continue
+        leaving = _change(before, seen, early_exit) < early_exit.threshold
+        if not leaving.any():
+            continue
+        final[rows[leaving]], done[rows[leaving]] = x[leaving], m
+        staying = ~leaving
+        rows, x, seen, view = rows[staying], x[staying], seen[staying], _of_rows(view, staying)
+    final[rows] = x
+    return final, done
+
+
+class RowsSlot(Slot):
+    """A slot for a pass that only some rows do; the others store what they had in their own last pass.
+
+    Args:
+        slot: of the whole batch.
+        kept: the newest keys and values of the same block for this token, of every row; empty before the first pass.
+        rows: which rows do this pass.
+    """
+
+    def __init__(self, slot: Slot, kept: list[Tensor], rows: Int[Tensor, " rows"]) -> None:
+        self.slot, self.kept, self.rows = slot, kept, rows
+
+    def append(
+        self, k: Float[Tensor, "rows kv_heads 1 head"], v: Float[Tensor, "rows kv_heads 1 head"]
+    ) -> tuple[Float[Tensor, "rows kv_heads keys head"], Float[Tensor, "rows kv_heads keys head"]]:
+        """Store keys and values of all rows; return those of the rows that do this pass."""
+        if not self.kept or len(self.rows) == len(self.kept[0]):
+            self.kept[:] = k, v
+            return self.slot.append(k, v)
+        for held, new in zip(self.kept, (k, v), strict=True):
+            held[self.rows] = new
+        keys, values = self.slot.append(*self.kept)
+        return keys[self.rows], values[self.rows]
+
+
+def _seen(model: FraiLT, x: Float[Tensor, "rows 1 dim"], early_exit: EarlyExit) -> Float[Tensor, "rows n"]:
+    """What the criterion compares: states, or the logarithms of predictions."""
+    return x[:, 0] if early_exit.criterion == "l2" else model.read_out(x)[:, 0].log_softmax(-1)
+
+
+def _change(
+    before: Float[Tensor, "rows n"], now: Float[Tensor, "rows n"], early_exit: EarlyExit
+) -> Float[Tensor, " rows"]:
+    if early_exit.criterion == "l2":
+        return (now - before).norm(dim=-1) / now.norm(dim=-1)
+    return F.kl_div(before, now, reduction="none", log_target=True).sum(-1)
+
+
+def _of_rows(view: View, rows: Bool[Tensor, " batch"]) -> View:
+    """The view of some rows, where rows have views of their own."""
+    return view if view.mask is None else View(view.cos[rows], view.sin[rows], view.mask[rows])
