@@ -127,6 +127,16 @@ def test_models_above_a_loss_of_1_are_not_fitted() -> None:
     assert [one.shape for one in fitted(models)] == ["1", "2"]
 
 
+def test_other_encodings_are_shown_but_no_part_of_fits_and_cells() -> None:
+    ablation, own = model("1^8:none", 0.5, 9), model("1^8", 0.5, 3)
+    assert ablation.kind == own.kind
+    assert fitted([ablation, own]) == [own]
+    _, rows = table_4([ablation, own])
+    cells = {row[1]: row for row in rows if row[0] == "64"}
+    assert "9.00" in cells["- / 1^8:none"]
+    assert "9.00" not in cells["1 / 1^8"]
+
+
 # The claims
 
 

@@ -90,3 +90,9 @@ def run_name(name: str, seed: int) -> str:
     """A folder name for a model and seed that needs no quoting in a shell: ``(2)^4:none`` is ``g2x4-none-s0``."""
     shape, _, encoding = name.partition(":")
     return "-".join(filter(None, (Shape.parse(shape).slug, encoding, f"s{seed}")))
+
+
+def model_name(config: ModelConfig) -> str:
+    """How a model is called in tables: its shape, and its encoding behind a colon where it is not the paper's."""
+    papers = Shape.parse(config.shape).standard or config.encoding == "learned"
+    return config.shape if papers else f"{config.shape}:{config.encoding}"

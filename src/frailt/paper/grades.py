@@ -22,6 +22,7 @@ class GradedModel:
     name: str
     dim: int
     shape: str
+    """As ``model_name`` says it: an encoding that is not the paper's stands behind a colon."""
     loss: float | None
     """Nats per token; None where it is not known."""
     grades: dict[str, Mean]
@@ -30,7 +31,12 @@ class GradedModel:
     @property
     def kind(self) -> str:
         """Which half of the tables it belongs to."""
-        return KINDS[0] if Shape.parse(self.shape).standard else KINDS[1]
+        return KINDS[0] if _is_standard(self.shape) else KINDS[1]
+
+    @property
+    def ablated(self) -> bool:
+        """Whether it is FraiLT with other encodings than the paper's: shown, but no part of fits and claims."""
+        return ":" in self.shape
 
 
 def published_models() -> list[GradedModel]:
@@ -94,7 +100,7 @@ def _rows(models: Sequence[GradedModel], cells: Callable[[int, str], list[str]],
         known = {shape for row in ROWS for shape in row if shape}
         others = dict.fromkeys(model.shape for model in models if model.dim == dim and model.shape not in known)
         paper = [row for row in ROWS if dim in TABLE_4 or any(m.dim == dim and m.shape in row for m in models)]
-        more = [(shape, None) if Shape.parse(shape).standard else (None, shape) for shape in others]
+        more = [(shape, None) if _is_standard(shape) else (None, shape) for shape in others]
         for standard, frailt in (*paper, *more):
             left = cells(dim, standard) if standard else empty
             right = cells(dim, frailt) if frailt else empty
@@ -105,3 +111,7 @@ def _rows(models: Sequence[GradedModel], cells: Callable[[int, str], list[str]],
 def _cell(own: float | None, paper: float | None) -> str:
     value = "" if own is None else f"{own:.2f}"
     return value if paper is None else f"{value} ({paper:.2f})".strip()
+
+
+def _is_standard(name: str) -> bool:
+    return Shape.parse(name.partition(":")[0]).standard

@@ -13,6 +13,7 @@ from frailt.errors import InputError
 from frailt.evaluation.loss import Loss
 from frailt.model.counts import Counts, count
 from frailt.model.shape import Shape
+from frailt.paper.comparison import model_name
 from frailt.paper.gap import gap_closed, stories_loss
 from frailt.paper.grid import GridConfig
 from frailt.paper.workers import is_complete
@@ -59,9 +60,7 @@ class GridResults:
         """Runs by width and model, then by seed."""
         for run in _complete(grid, corpus, out):
             model = run.config.model
-            plain = Shape.parse(model.shape).standard or model.encoding == "learned"
-            name = model.shape if plain else f"{model.shape}:{model.encoding}"
-            self.cells.setdefault((model.dim, name), {})[run.config.seed] = run
+            self.cells.setdefault((model.dim, model_name(model)), {})[run.config.seed] = run
         if not self.cells:
             raise InputError(f"{out} holds no complete run of this protocol and data; train some first")
 

@@ -32,6 +32,7 @@ from frailt.files import read_json
 from frailt.inference.generate import Storyteller, load
 from frailt.inference.sampling import Sampling
 from frailt.model.counts import count
+from frailt.paper.comparison import model_name
 from frailt.training.run_folder import RunFolder
 
 FILES = {"completions", "replies.jsonl"} | {
@@ -82,6 +83,7 @@ class Student:
     name: str
     path: str
     shape: str
+    """As ``model_name`` says it."""
     dim: int
     parameters: int
     loss: float | None
@@ -136,7 +138,7 @@ def write_stories(
             Student(
                 name=name,
                 path=str(path),
-                shape=teller.model.config.shape,
+                shape=model_name(teller.model.config),
                 dim=teller.model.config.dim,
                 parameters=count(teller.model.config).parameters,
                 loss=loss,

@@ -63,7 +63,7 @@ def fit(losses: Sequence[float], grades: Sequence[float]) -> PowerLaw | None:
 
 def fitted(models: Sequence[GradedModel]) -> list[GradedModel]:
     """Those that a fit looks at."""
-    return [model for model in models if model.loss is not None and model.loss <= MOST_LOSS and model.grades]
+    return [m for m in models if m.loss is not None and m.loss <= MOST_LOSS and m.grades and not m.ablated]
 
 
 def power_law(models: Sequence[GradedModel], metric: str, kind: str = "all") -> PowerLaw | None:

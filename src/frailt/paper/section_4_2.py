@@ -42,7 +42,7 @@ class Claim:
 
 def claims(models: Sequence[GradedModel]) -> list[Claim]:
     """All claims about grades, judged by these models."""
-    graded = [model for model in models if model.grades]
+    graded = [model for model in models if model.grades and not model.ablated]
     return [
         Claim(text=text, rule=" ".join((judge.__doc__ or "").split()), verdict=verdict, detail=detail)
         for text, judge in _CLAIMS.items()
