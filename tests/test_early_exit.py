@@ -246,6 +246,13 @@ def test_groups_that_may_be_left(maker: str) -> None:
     assert passes(NEVER, 7) == [[1, 7, 7, 1]]
 
 
+def test_threshold_zero_does_not_even_look() -> None:
+    """A KL of equal predictions may be rounded to less than 0."""
+    for criterion in ("l2", "kl"):
+        assert EarlyExit(criterion=criterion, threshold=0).groups(Shape.parse("1^8"), (8,)) == (False,)
+        assert EarlyExit(criterion=criterion, threshold=1e-9).groups(Shape.parse("1^8"), (8,)) == (True,)
+
+
 @pytest.mark.parametrize(
     ("text", "rule"),
     [

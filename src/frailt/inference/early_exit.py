@@ -1,7 +1,7 @@
 """When a token needs no further pass. Needs no torch; the loops that ask are in ``exiting.py`` and ``kernels.py``.
 
-Two passes over the same state that hardly differ promise that further ones will not either. A model that was trained
-with random passes (``frailt train --passes random``) can be left early; one that has always had M passes cannot.
+Where a pass has hardly changed anything, further ones are expected not to either. That is so for models trained with
+random passes (``frailt train --passes random``), which have learned to be read after any of them.
 """
 
 import math
