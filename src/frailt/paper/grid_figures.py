@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from frailt.files import replacing
 from frailt.model.shape import Shape
 from frailt.paper.grid_results import GridResults
-from frailt.paper.published import TABLE_2, TABLE_3
+from frailt.paper.published import LOSSES
 
 FIGURES = {"figure-4": ("1", "1^2", "1^8", "2", "2^4"), "figure-5": ("4", "4^2", "8")}
 """The models of each figure: one and two blocks, four and eight."""
@@ -23,11 +23,10 @@ MARKERS = {1: "s", 2: "v", 4: "o", 8: "D"}
 def draw_figures(results: GridResults, out: Path, *, caption: str) -> list[Path]:
     """Write Figures 4 and 5 as PNG and PDF; both panels have the axes of the paper's."""
     paths = []
-    published = {dim: TABLE_2[dim] | TABLE_3[dim] for dim in TABLE_2}
     for name, models in FIGURES.items():
         figure = Figure(figsize=(9, 4), layout="constrained")
         left, right = figure.subplots(1, 2, sharex=True)
-        _draw(left, published, models, title="the paper")
+        _draw(left, LOSSES, models, title="the paper")
         _draw(right, results.losses(), models, title="here")
         right.legend(title="blocks ^ passes", fontsize=8, title_fontsize=8)
         figure.supxlabel(f"embedding dimension\n{caption}", fontsize=9)
@@ -54,7 +53,7 @@ def _draw(axes: Axes, losses: Mapping[int, Mapping[str, float]], models: tuple[s
             linewidth=1.3,
         )
     axes.set(xscale="log", ylabel="validation loss (nats per token)", title=title)
-    axes.xaxis.set_major_locator(FixedLocator(sorted(TABLE_2.keys() | losses.keys())))
+    axes.xaxis.set_major_locator(FixedLocator(sorted(LOSSES.keys() | losses.keys())))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.grid(alpha=0.3)

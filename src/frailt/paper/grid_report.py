@@ -13,7 +13,8 @@ from frailt.paper.claims import CLAIMS
 from frailt.paper.grid import GridConfig
 from frailt.paper.grid_figures import draw_figures
 from frailt.paper.grid_results import GridResults
-from frailt.paper.grid_text import PUBLISHED, budget, commands, markdown
+from frailt.paper.grid_text import budget, commands, markdown
+from frailt.paper.published import LOSSES
 from frailt.training.run_folder import provenance
 from frailt.training.trainer import choose_device
 
@@ -93,7 +94,7 @@ def as_json(results: GridResults) -> dict[str, Any]:
         {
             "section": claim.section,
             "claim": claim.text,
-            "paper": str(claim.decide(PUBLISHED)),
+            "paper": str(claim.decide(LOSSES)),
             "ours": str(claim.decide(results.losses())),
         }
         for claim in CLAIMS

@@ -6,10 +6,7 @@ from frailt.model.shape import Shape
 from frailt.paper.claims import CLAIMS
 from frailt.paper.gap import published_gap
 from frailt.paper.grid_results import GridResults
-from frailt.paper.published import TABLE_2, TABLE_3
-
-PUBLISHED = {dim: TABLE_2[dim] | TABLE_3[dim] for dim in TABLE_2}
-"""Both of the paper's tables of losses as one."""
+from frailt.paper.published import LOSSES, TABLE_2, TABLE_3
 
 INTRODUCTION = """\
 A *standard* model sends its signal once through each of its blocks: `8` has eight. A *FraiLT* model sends it several
@@ -107,10 +104,10 @@ def _side_by_side(names: Sequence[str], losses: Mapping[int, Mapping[str, float]
     """A table in the paper's layout, each of its columns twice: ours, and the paper's in italics."""
     head = ["width", *(cell for name in names for cell in (f"`{name}`", "*paper*"))]
     rows = []
-    for dim in sorted(PUBLISHED.keys() | losses.keys()):
+    for dim in sorted(LOSSES.keys() | losses.keys()):
         row = [str(dim)]
         for name in names:
-            own, theirs = losses.get(dim, {}).get(name), PUBLISHED.get(dim, {}).get(name)
+            own, theirs = losses.get(dim, {}).get(name), LOSSES.get(dim, {}).get(name)
             row += ["" if own is None else f"{own:.3f}", "" if theirs is None else f"*{theirs:.3f}*"]
         rows.append(row)
     return _table(head, rows)
@@ -119,7 +116,7 @@ def _side_by_side(names: Sequence[str], losses: Mapping[int, Mapping[str, float]
 def _gaps(results: GridResults) -> str:
     names = [*TABLE_3[64], *sorted({name for _, name in results.cells if "^" in name and name not in TABLE_3[64]})]
     rows = []
-    for dim in sorted(PUBLISHED.keys() | set(results.widths)):
+    for dim in sorted(LOSSES.keys() | set(results.widths)):
         row = [str(dim)]
         for name in names:
             gap = results.gap(dim, name)
@@ -182,7 +179,7 @@ def _seeds(results: GridResults, note: str) -> list[str]:
 
 
 def _claims(losses: Mapping[int, Mapping[str, float]]) -> str:
-    rows = [[claim.section, claim.text, str(claim.decide(PUBLISHED)), str(claim.decide(losses))] for claim in CLAIMS]
+    rows = [[claim.section, claim.text, str(claim.decide(LOSSES)), str(claim.decide(losses))] for claim in CLAIMS]
     ours = f"ours (width {', '.join(map(str, sorted(losses)))})"
     return _table(["section", "claim", "the paper's numbers", ours], rows, words=True)
 

@@ -77,6 +77,10 @@ TABLE_5: dict[int, dict[str, float]] = {
 """Mean of the four grades, by width and shape."""
 
 
+LOSSES = {dim: TABLE_2[dim] | TABLE_3[dim] for dim in TABLE_2}
+"""Tables 2 and 3 as one."""
+
+
 def published_loss(dim: int, shape: str) -> float | None:
     """The loss that the paper gives for a cell, if it has that cell."""
-    return (TABLE_2.get(dim, {}) | TABLE_3.get(dim, {})).get(shape)
+    return LOSSES.get(dim, {}).get(shape)
