@@ -281,12 +281,14 @@ class _Training:
         )
 
 
-def measure_speed(config: TrainConfig, corpus: Corpus) -> Callable[[], None]:
-    """A function that does one training step and waits for it, on a fresh model that is kept nowhere."""
+def measure_speed(config: TrainConfig, corpus: Corpus) -> Callable[[], float]:
+    """A function that does one training step and waits for its loss, on a fresh model that is kept nowhere."""
     training = _Training(config, corpus, choose_device(config.device))
 
-    def step() -> None:
-        training.train_step().item()
+    def step() -> float:
+        loss = training.train_step().item()
+        training.step += 1
+        return loss
 
     return step
 

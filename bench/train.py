@@ -1,0 +1,190 @@
+"""Training on this machine's CPU: frailt's steps against those of transformers' Llama.
+
+    python bench/train.py [--widths 64,256,512] [--json FILE]
+
+One process, all sides in turn, a step each round: the same batch of four windows of 512, the same model of eight blocks
+from the same first weights, the same fused AdamW and clipping; vocabulary 512, tied. The first losses must agree. A
+ratio is the median over the rounds, with the quarters below and above. transformers runs without torch.compile, in
+float32, with each of its two attentions: torch's own ("sdpa", its default) and the written-out one ("eager").
+"""
+
+import argparse
+import gc
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import median, quantiles
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from machine import machine
+from torch import Tensor
+
+from frailt.data.batches import Corpus
+from frailt.files import write_json
+from frailt.model.frailt import FraiLT, ModelConfig
+from frailt.training.config import TrainConfig
+from frailt.training.optimization import make_optimizer
+from frailt.training.trainer import measure_speed
+
+BATCH, CONTEXT, VOCABULARY = 4, 512, 512
+THEIRS = ("transformers sdpa", "transformers eager")
+GOAL = 1.6
+"""What was promised over transformers, at every width."""
+
+Step = Callable[[], float]
+"""One optimizer step; the loss before it."""
+
+NAMES = {
+    "attention_norm": "input_layernorm",
+    "attention.wq": "self_attn.q_proj",
+    "attention.wk": "self_attn.k_proj",
+    "attention.wv": "self_attn.v_proj",
+    "attention.wo": "self_attn.o_proj",
+    "feed_forward_norm": "post_attention_layernorm",
+    "feed_forward.w1": "mlp.gate_proj",
+    "feed_forward.w2": "mlp.down_proj",
+    "feed_forward.w3": "mlp.up_proj",
+}
+"""A block's layers here and in transformers."""
+
+
+def random_corpus(folder: Path) -> Corpus:
+    """Random tokens; what they are makes no difference to the time."""
+    manifest: dict[str, Any] = {"vocab_size": VOCABULARY}
+    for side, count in (("train", 1_000_000), ("valid", 10_000)):
+        np.random.default_rng(0).integers(0, VOCABULARY, count, dtype="<u2").tofile(folder / f"{side}.bin")
+        manifest[side] = {"tokens": count, "bytes": count, "sha256": "", "stories": 1}
+    write_json(folder / "manifest.json", manifest)
+    return Corpus(folder)
+
+
+def theirs(config: TrainConfig, corpus: Corpus, attention: str) -> Step:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=config.model.dim,
+            intermediate_size=config.model.feed_forward_dim,
+            num_hidden_layers=config.model.depth,
+            num_attention_heads=config.model.heads,
+            max_position_embeddings=CONTEXT,
+            rms_norm_eps=config.model.norm_eps,
+            tie_word_embeddings=True,
+            use_cache=False,
+            attn_implementation=attention,
+        )
+    )
+    torch.manual_seed(config.seed)
+    model.load_state_dict(renamed(FraiLT(config.model)), strict=False)
+    model.train()
+    optimizer = make_optimizer(model, config.optimizer)
+    step = 0
+
+    def train_step() -> float:
+        nonlocal step
+        x, y = corpus.train.batch(step, batch=BATCH, context=CONTEXT, seed=config.seed)
+        loss = F.cross_entropy(model(input_ids=x).logits.flatten(0, 1), y.flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        step += 1
+        return loss.item()
+
+    return train_step
+
+
+def renamed(model: FraiLT) -> dict[str, Tensor]:
+    """The weights of a model of plain blocks by transformers' names."""
+    weights = {"model.embed_tokens.weight": model.embedding.weight, "model.norm.weight": model.norm.weight}
+    for n in range(model.config.depth):
+        for name, there in NAMES.items():
+            weights[f"model.layers.{n}.{there}.weight"] = model.get_parameter(f"groups.0.blocks.{n}.{name}.weight")
+    return weights
+
+
+def make_sides(dim: int, corpus: Corpus, kinds: list[str]) -> dict[str, Step]:
+    model = ModelConfig(shape="8", dim=dim, vocab_size=VOCABULARY, context=CONTEXT)
+    config = TrainConfig(model=model, batch=BATCH, device="cpu")
+    makers: dict[str, Callable[[], Step]] = {
+        "float32": lambda: measure_speed(config, corpus),
+        "float32 compiled": lambda: measure_speed(replace(config, compile=True), corpus),
+        "bfloat16": lambda: measure_speed(replace(config, precision="bfloat16"), corpus),
+        "bfloat16 compiled": lambda: measure_speed(replace(config, precision="bfloat16", compile=True), corpus),
+        **{name: lambda name=name: theirs(config, corpus, name.split()[1]) for name in THEIRS},
+    }
+    return {name: make() for name, make in makers.items() if name in kinds or name in THEIRS}
+
+
+def measure(sides: dict[str, Step], seconds: float) -> list[dict[str, float]]:
+    """Rounds of a step each, for about so long; at least five."""
+    firsts = {name: step() for name, step in sides.items()}
+    for name, first in firsts.items():
+        off = abs(first - firsts[THEIRS[0]])
+        assert off < (0.01 if name.startswith("bfloat16") else 1e-4), f"{name}: first loss off by {off}"
+    for step in sides.values():
+        step()
+    rounds, start = list[dict[str, float]](), perf_counter()
+    while len(rounds) < 5 or (perf_counter() - start < seconds and len(rounds) < 100):
+        times = {}
+        for name, step in sides.items():
+            gc.collect()
+            began = perf_counter()
+            step()
+            times[name] = perf_counter() - began
+        rounds.append(times)
+    return rounds
+
+
+def report(dim: int, rounds: list[dict[str, float]]) -> dict[str, Any]:
+    """Print one width; its figures."""
+    print(f"\nwidth {dim}: {len(rounds)} rounds; tokens/s")
+    speeds = {name: BATCH * CONTEXT / median(r[name] for r in rounds) for name in rounds[0]}
+    for name, speed in speeds.items():
+        print(f"  {name:20} {speed:8.0f}")
+    ratios = []
+    for their in THEIRS:
+        for own in (name for name in rounds[0] if name not in THEIRS):
+            low, middle, high = quantiles((r[their] / r[own] for r in rounds), n=4)
+            ratios.append({"of": own, "over": their, "median": middle, "quarters": [low, high], "goal": GOAL})
+            print(f"  {own} over {their}: {middle:.2f} ({low:.2f} to {high:.2f}), to reach: {GOAL}")
+    return {
+        "seconds": {name: [r[name] for r in rounds] for name in rounds[0]},
+        "tokens_per_second": speeds,
+        "ratios": ratios,
+    }
+
+
+def main() -> None:
+    """Time, print, and write the figures where a file is named."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--widths", default="64,256,512")
+    parser.add_argument("--seconds", type=float, default=90, help="measuring at each width")
+    parser.add_argument(
+        "--kinds", default="float32,float32 compiled,bfloat16,bfloat16 compiled", help="what of frailt to measure"
+    )
+    parser.add_argument("--threads", type=int, help="unset: torch's choice, all cores")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    found: dict[str, Any] = {"machine": machine(), "batch": BATCH, "context": CONTEXT, "depth": 8, "widths": {}}
+    print(", ".join(f"{name} {value}" for name, value in found["machine"].items()))
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = random_corpus(Path(folder))
+        for dim in map(int, options.widths.split(",")):
+            sides = make_sides(dim, corpus, options.kinds.split(","))
+            found["widths"][dim] = report(dim, measure(sides, options.seconds))
+            torch.compiler.reset()
+    if options.json:
+        write_json(options.json, found)
+
+
+if __name__ == "__main__":
+    main()
