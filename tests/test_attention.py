@@ -52,15 +52,15 @@ def check_against_plain(q: Tensor, k: Tensor, v: Tensor, tolerance: float) -> No
     st.integers(1, 3),
     st.sampled_from([(1, 1), (2, 2), (4, 2), (6, 3), (6, 1), (8, 8)]),
     st.integers(1, 70),
-    st.sampled_from([2, 4, 6, 8, 10, 12, 14, 16]),
+    st.sampled_from([2, 4, 6, 8, 16]),
     st.integers(0, 1000),
 )
 def test_kernel_and_its_gradients(batch: int, heads: tuple[int, int], time: int, width: int, seed: int) -> None:
     check_against_plain(*draw(batch, *heads, time, width, seed=seed), tolerance=1e-5)
 
 
-@pytest.mark.parametrize("time", [15, 16, 17, 129, 500])
-def test_kernel_at_the_edges_of_vectors(time: int) -> None:
+@pytest.mark.parametrize("time", [15, 16, 17, 129, 500, 512, 513, 1100])
+def test_kernel_at_the_edges_of_vectors_and_pieces(time: int) -> None:
     check_against_plain(*draw(1, 2, 1, time, 8), tolerance=2e-5)
 
 
@@ -101,7 +101,7 @@ def test_kernel_takes_what_it_is_good_at() -> None:
     assert not suits_small_heads(q[:, :, -2:], k)
     assert not suits_small_heads(q[:, :, :1], k[:, :, :1])
     assert not suits_small_heads(q.to("meta"), k.to("meta"))
-    wide, wide_keys, _ = draw(1, 2, 1, 5, 16)
+    wide, wide_keys, _ = draw(1, 2, 1, 5, 18)
     assert not suits_small_heads(wide, wide_keys)
 
 

@@ -2,11 +2,10 @@
 
 The paper's smallest models have eight heads of eight numbers. There a matrix library spends its time on overhead:
 torch's fused attention takes four fifths of a training step at width 64. This kernel puts the keys, not the head's
-numbers, into the processor's vector lanes, and never writes the table of scores to memory. LLVM compiles it
+numbers, into the processor's vector lanes, and keeps the scores of four queries in the first cache. LLVM compiles it
 through Numba for the processor at hand, once; later runs read it from a cache on disk.
 """
 
-import math
 import os
 from typing import Any
 
@@ -24,13 +23,24 @@ from numba import types
 from numba.extending import intrinsic
 from torch import Tensor
 
-WIDEST = 12
-"""Head width up to which this kernel is the faster one: 3 times at 8, equal at 16 (bench/attention.py)."""
+WIDEST = 16
+"""Head width up to which this kernel is the faster one (bench/attention.py); wider loops are no longer unrolled."""
+
+ROWS = 4
+"""Queries that are taken together."""
+LANES = 16
+"""Keys are taken in multiples of this many."""
+CHUNK = 512
+"""Keys in one piece of a table's row; longer contexts have several pieces."""
+PITCH = CHUNK + LANES
+"""Distance between rows in memory. Rows 2 KiB apart would fight for the same few places of the first cache."""
 
 MOST_THREADS = numba.get_num_threads()
 """Numba starts this many threads and refuses to use more."""
 
 f32 = np.float32
+LEAST, LOG2_E = f32(-1e30), f32(1.4426950408889634)
+FAST: dict[str, Any] = {"fastmath": True, "error_model": "numpy"}
 
 
 def suits_small_heads(q: Tensor, k: Tensor) -> bool:
@@ -41,10 +51,11 @@ def suits_small_heads(q: Tensor, k: Tensor) -> bool:
 @torch.library.custom_op("frailt::causal_small_heads", mutates_args=())
 def _forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-    out, lse = torch.empty_like(q), q.new_empty(q.shape[:3])
+    out, top, total = torch.empty_like(q), q.new_empty(q.shape[:3]), q.new_empty(q.shape[:3])
     _use_torchs_threads()
-    _attend(_array(q), _array(k), _array(v), _array(out), _array(lse), f32(q.shape[3] ** -0.5))
-    return out, lse
+    _attend(*map(_array, (q, k, v, out, top, total)), f32(q.shape[3] ** -0.5), _head(q))
+    # The logarithm, to base 2, of the softmax's denominator: from it the backward pass rebuilds the weights.
+    return out, top + total.log2()
 
 
 @_forward.register_fake
@@ -57,8 +68,7 @@ def _backward(q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, grad: T
     q, k, v, grad = q.contiguous(), k.contiguous(), v.contiguous(), grad.contiguous()
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     _use_torchs_threads()
-    read = _array(q), _array(k), _array(v), _array(out), _array(lse), _array(grad)
-    _differentiate(*read, _array(dq), _array(dk), _array(dv), f32(q.shape[3] ** -0.5))
+    _differentiate(*map(_array, (q, k, v, out, lse, grad, dq, dk, dv)), f32(q.shape[3] ** -0.5), _head(q))
     return dq, dk, dv
 
 
@@ -95,6 +105,11 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().numpy()
 
 
+def _head(q: Tensor) -> tuple[int, ...]:
+    """As long as the head is wide, in whole fours: the kernels are compiled for each length."""
+    return (0,) * (-(-q.shape[3] // 4) * 4)
+
+
 def _bitcast(typing_context: Any, bits: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.FloatType())
@@ -105,13 +120,31 @@ def _bitcast(typing_context: Any, bits: Any) -> Any:
 _float_of_bits: Any = intrinsic(_bitcast)
 
 
-@numba.njit(inline="always", fastmath=True)
-def _exp(x):
-    """exp(x) for x at most 0, to 2e-7 relative: written out because a call into libm is not vectorised.
+def _maximum(typing_context: Any, one: Any, other: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number = ir.FloatType()
+        kind = ir.FunctionType(number, [number, number])
+        return builder.call(builder.module.declare_intrinsic("llvm.maxnum", [number], kind), arguments)
 
-    2^t with t = x log2(e): the whole part goes into the exponent bits, a polynomial does the fraction.
+    return types.float32(types.float32, types.float32), generate
+
+
+_greater: Any = intrinsic(_maximum)
+"""The greater of two, as an operation that LLVM knows how to vectorise over a loop; it does not know ``max``."""
+
+
+# The kernels. A head's keys and values lie transposed in tables, [piece, head number * PITCH + position], and four
+# queries are taken at a time, so that what is loaded is used four times. The loops are written so that LLVM makes 16
+# lanes of each inner one: `head` is a tuple, whose length it knows when it compiles, so loops over that are unrolled;
+# rows are a constant distance apart, so it can tell that they do not overlap; sums over keys stay in registers.
+
+
+@numba.njit(inline="always", fastmath=True)
+def _exp2(t):
+    """2^t to 2e-7 relative, for t below 128: written out because a call into libm is not vectorised.
+
+    The whole part goes into the exponent bits, a polynomial does the fraction. Below 2^-126 it is 0.
     """
-    t = max(x * f32(1.4426950408889634), f32(-126.0))
     n = np.floor(t)
     y = t - n
     p = f32(0.00189646115)
@@ -120,102 +153,228 @@ def _exp(x):
     p = p * y + f32(0.240139967)
     p = p * y + f32(0.693154638)
     p = p * y + f32(0.99999994)
-    return p * _float_of_bits((np.int32(n) + np.int32(127)) << np.int32(23))
+    e = p * _float_of_bits((np.int32(n) + np.int32(127)) << np.int32(23))
+    return e if t >= f32(-126) else f32(0)
 
 
-@numba.njit(parallel=True, fastmath=True, error_model="numpy", cache=True)
-def _attend(q, k, v, out, lse, scale):
-    """Row by row: scores of one query against all keys before it, softmax, weighted sum of the values.
+@numba.njit(**FAST)
+def _multiply(rows, table, products, seen, head):
+    """products[r, j] = sum over d of rows[r, d] table[d, j], for the keys j below ``seen``."""
+    width = len(head)
+    for c in range((seen + CHUNK - 1) // CHUNK):
+        for j in range(min(CHUNK, seen - c * CHUNK)):
+            s0 = s1 = s2 = s3 = f32(0)
+            for d in range(width):
+                x = table[c, d * PITCH + j]
+                s0 += rows[d] * x
+                s1 += rows[width + d] * x
+                s2 += rows[2 * width + d] * x
+                s3 += rows[3 * width + d] * x
+            products[c, j] = s0
+            products[c, PITCH + j] = s1
+            products[c, 2 * PITCH + j] = s2
+            products[c, 3 * PITCH + j] = s3
 
-    ``lse`` is the logarithm of each softmax's denominator, from which the backward pass rebuilds the weights.
+
+@numba.njit(**FAST)
+def _sum_up(weights, table, sums, seen, head):
+    """sums[r, d] = sum over j of weights[r, j] table[d, j]; two d a sweep, as many as the registers hold."""
+    width = len(head)
+    for d in range(0, width, 2):
+        a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = f32(0)
+        for c in range((seen + CHUNK - 1) // CHUNK):
+            for j in range(min(CHUNK, seen - c * CHUNK)):
+                x = table[c, d * PITCH + j]
+                y = table[c, (d + 1) * PITCH + j]
+                a0 += weights[c, j] * x
+                b0 += weights[c, j] * y
+                a1 += weights[c, PITCH + j] * x
+                b1 += weights[c, PITCH + j] * y
+                a2 += weights[c, 2 * PITCH + j] * x
+                b2 += weights[c, 2 * PITCH + j] * y
+                a3 += weights[c, 3 * PITCH + j] * x
+                b3 += weights[c, 3 * PITCH + j] * y
+        sums[d], sums[width + d], sums[2 * width + d], sums[3 * width + d] = a0, a1, a2, a3
+        sums[d + 1], sums[width + d + 1], sums[2 * width + d + 1], sums[3 * width + d + 1] = b0, b1, b2, b3
+
+
+@numba.njit(**FAST)
+def _spread(weights, rows, table, seen, head):
+    """table[d, j] += sum over r of weights[r, j] rows[r, d]."""
+    width = len(head)
+    for c in range((seen + CHUNK - 1) // CHUNK):
+        for j in range(min(CHUNK, seen - c * CHUNK)):
+            p0 = weights[c, j]
+            p1 = weights[c, PITCH + j]
+            p2 = weights[c, 2 * PITCH + j]
+            p3 = weights[c, 3 * PITCH + j]
+            for d in range(width):
+                x = p0 * rows[d] + p1 * rows[width + d] + p2 * rows[2 * width + d] + p3 * rows[3 * width + d]
+                table[c, d * PITCH + j] += x
+
+
+@numba.njit(**FAST)
+def _mask(weights, own, seen, value):
+    """Put ``value`` where row r would see keys past its own; the first row's is ``own``."""
+    for r in range(ROWS):
+        for j in range(own + r + 1, seen):
+            weights[j // CHUNK, r * PITCH + j % CHUNK] = value
+
+
+@numba.njit(**FAST)
+def _exponentiate(scores, ends, seen):
+    """scores[r, j] = 2^(scores[r, j] - greatest of row r); ``ends``: the greatest of each row, then each row's sum."""
+    m0 = m1 = m2 = m3 = LEAST
+    for c in range((seen + CHUNK - 1) // CHUNK):
+        for j in range(min(CHUNK, seen - c * CHUNK)):
+            m0 = _greater(m0, scores[c, j])
+            m1 = _greater(m1, scores[c, PITCH + j])
+            m2 = _greater(m2, scores[c, 2 * PITCH + j])
+            m3 = _greater(m3, scores[c, 3 * PITCH + j])
+    t0 = t1 = t2 = t3 = f32(0)
+    for c in range((seen + CHUNK - 1) // CHUNK):
+        for j in range(min(CHUNK, seen - c * CHUNK)):
+            e0 = _exp2(scores[c, j] - m0)
+            e1 = _exp2(scores[c, PITCH + j] - m1)
+            e2 = _exp2(scores[c, 2 * PITCH + j] - m2)
+            e3 = _exp2(scores[c, 3 * PITCH + j] - m3)
+            t0 += e0
+            t1 += e1
+            t2 += e2
+            t3 += e3
+            scores[c, j] = e0
+            scores[c, PITCH + j] = e1
+            scores[c, 2 * PITCH + j] = e2
+            scores[c, 3 * PITCH + j] = e3
+    ends[0], ends[1], ends[2], ends[3] = m0, m1, m2, m3
+    ends[4], ends[5], ends[6], ends[7] = t0, t1, t2, t3
+
+
+@numba.njit(**FAST)
+def _slope(scores, slopes, ends, seen):
+    """scores = 2^(scores - ends[r]), the softmax's weights again; slopes = weights (slopes - ends[ROWS + r])."""
+    m0, m1, m2, m3 = ends[0], ends[1], ends[2], ends[3]
+    g0, g1, g2, g3 = ends[4], ends[5], ends[6], ends[7]
+    for c in range((seen + CHUNK - 1) // CHUNK):
+        for j in range(min(CHUNK, seen - c * CHUNK)):
+            e0 = _exp2(scores[c, j] - m0)
+            e1 = _exp2(scores[c, PITCH + j] - m1)
+            e2 = _exp2(scores[c, 2 * PITCH + j] - m2)
+            e3 = _exp2(scores[c, 3 * PITCH + j] - m3)
+            scores[c, j] = e0
+            scores[c, PITCH + j] = e1
+            scores[c, 2 * PITCH + j] = e2
+            scores[c, 3 * PITCH + j] = e3
+            slopes[c, j] = e0 * (slopes[c, j] - g0)
+            slopes[c, PITCH + j] = e1 * (slopes[c, PITCH + j] - g1)
+            slopes[c, 2 * PITCH + j] = e2 * (slopes[c, 2 * PITCH + j] - g2)
+            slopes[c, 3 * PITCH + j] = e3 * (slopes[c, 3 * PITCH + j] - g3)
+
+
+@numba.njit(**FAST)
+def _transpose(x, scale, table):
+    """table[d, j] = x[j, d] scale."""
+    for j in range(x.shape[0]):
+        for d in range(x.shape[1]):
+            table[j // CHUNK, d * PITCH + j % CHUNK] = x[j, d] * scale
+
+
+@numba.njit(**FAST)
+def _transpose_back(table, scale, x):
+    """x[j, d] = table[d, j] scale."""
+    for j in range(x.shape[0]):
+        for d in range(x.shape[1]):
+            x[j, d] = table[j // CHUNK, d * PITCH + j % CHUNK] * scale
+
+
+@numba.njit(**FAST)
+def _take(x, i, rows, head):
+    """rows[r] = x[i + r]; zeros past the end, and where the head is narrower than its tuple."""
+    rows[:] = f32(0)
+    for r in range(min(ROWS, x.shape[0] - i)):
+        for d in range(x.shape[1]):
+            rows[r * len(head) + d] = x[i + r, d]
+
+
+@numba.njit(parallel=True, cache=True, **FAST)
+def _attend(q, k, v, out, top, total, scale, head):
+    """Scores of four queries against all keys before them, softmax, weighted sum of the values.
+
+    ``top`` and ``total``: each query's greatest score, to base 2, and the sum of its weights relative to that one's.
     """
-    batch, heads, time, head = q.shape
+    batch, heads, time, width = q.shape
     kv_heads = k.shape[1]
-    share = heads // kv_heads
+    share = heads // kv_heads  # Query heads for each head of keys and values.
+    chunks = (time + CHUNK - 1) // CHUNK
     for task in numba.prange(batch * kv_heads):
         b = task // kv_heads
         g = task % kv_heads
-        kt = np.empty((head, time), f32)
-        vt = np.empty((head, time), f32)
-        for j in range(time):
-            for d in range(head):
-                kt[d, j] = k[b, g, j, d] * scale
-                vt[d, j] = v[b, g, j, d]
-        p = np.empty(time, f32)
+        keys = np.zeros((chunks, len(head) * PITCH), f32)
+        values = np.zeros((chunks, len(head) * PITCH), f32)
+        _transpose(k[b, g], scale * LOG2_E, keys)
+        _transpose(v[b, g], f32(1), values)
+        weights = np.empty((chunks, ROWS * PITCH), f32)
+        rows = np.empty(ROWS * len(head), f32)
+        ends = np.empty(2 * ROWS, f32)
         for h in range(g * share, (g + 1) * share):
-            for i in range(time):
-                n = i + 1
-                p[:n] = f32(0)
-                for d in range(head):
-                    x = q[b, h, i, d]
-                    for j in range(n):
-                        p[j] += x * kt[d, j]
-                top = p[0]
-                for j in range(n):
-                    top = max(top, p[j])
-                total = f32(0)
-                for j in range(n):
-                    e = _exp(p[j] - top)
-                    p[j] = e
-                    total += e
-                lse[b, h, i] = top + f32(math.log(total))
-                for d in range(head):
-                    y = f32(0)
-                    for j in range(n):
-                        y += p[j] * vt[d, j]
-                    out[b, h, i, d] = y / total
+            for i in range(0, time, ROWS):
+                seen = (i + ROWS + LANES - 1) // LANES * LANES
+                _take(q[b, h], i, rows, head)
+                _multiply(rows, keys, weights, seen, head)
+                _mask(weights, i, seen, LEAST)
+                _exponentiate(weights, ends, seen)
+                _sum_up(weights, values, rows, seen, head)
+                for r in range(min(ROWS, time - i)):
+                    top[b, h, i + r] = ends[r]
+                    total[b, h, i + r] = ends[ROWS + r]
+                    for d in range(width):
+                        out[b, h, i + r, d] = rows[r * len(head) + d] / ends[ROWS + r]
 
 
-@numba.njit(parallel=True, fastmath=True, error_model="numpy", cache=True)
-def _differentiate(q, k, v, out, lse, grad, dq, dk, dv, scale):
-    """Gradients, row by row: dv += p grad, ds = p (grad v - grad out), dq = ds k, dk += ds q."""
-    batch, heads, time, head = q.shape
+@numba.njit(parallel=True, cache=True, **FAST)
+def _differentiate(q, k, v, out, lse, grad, dq, dk, dv, scale, head):
+    """Gradients, four queries at a time: dv += p grad, ds = p (grad v - grad out), dq = ds k, dk += ds q."""
+    batch, heads, time, width = q.shape
     kv_heads = k.shape[1]
-    share = heads // kv_heads
+    share = heads // kv_heads  # Query heads for each head of keys and values.
+    chunks = (time + CHUNK - 1) // CHUNK
     for task in numba.prange(batch * kv_heads):
         b = task // kv_heads
         g = task % kv_heads
-        kt = np.empty((head, time), f32)
-        vt = np.empty((head, time), f32)
-        dkt = np.zeros((head, time), f32)
-        dvt = np.zeros((head, time), f32)
-        for j in range(time):
-            for d in range(head):
-                kt[d, j] = k[b, g, j, d] * scale
-                vt[d, j] = v[b, g, j, d]
-        p = np.empty(time, f32)
-        ds = np.empty(time, f32)
+        keys = np.zeros((chunks, len(head) * PITCH), f32)
+        values = np.zeros((chunks, len(head) * PITCH), f32)
+        dkeys = np.zeros((chunks, len(head) * PITCH), f32)
+        dvalues = np.zeros((chunks, len(head) * PITCH), f32)
+        _transpose(k[b, g], scale * LOG2_E, keys)
+        _transpose(v[b, g], f32(1), values)
+        weights = np.empty((chunks, ROWS * PITCH), f32)
+        slopes = np.empty((chunks, ROWS * PITCH), f32)
+        rows = np.empty(ROWS * len(head), f32)
+        grads = np.empty(ROWS * len(head), f32)
+        sums = np.empty(ROWS * len(head), f32)
+        ends = np.zeros(2 * ROWS, f32)
         for h in range(g * share, (g + 1) * share):
-            for i in range(time):
-                n = i + 1
-                gain = f32(0)
-                for d in range(head):
-                    gain += out[b, h, i, d] * grad[b, h, i, d]
-                p[:n] = -lse[b, h, i]
-                ds[:n] = -gain
-                for d in range(head):
-                    x = q[b, h, i, d]
-                    y = grad[b, h, i, d]
-                    for j in range(n):
-                        p[j] += x * kt[d, j]
-                    for j in range(n):
-                        ds[j] += y * vt[d, j]
-                for j in range(n):
-                    e = _exp(p[j])
-                    p[j] = e
-                    ds[j] *= e
-                for d in range(head):
-                    x = q[b, h, i, d]
-                    y = grad[b, h, i, d]
-                    z = f32(0)
-                    for j in range(n):
-                        z += ds[j] * kt[d, j]
-                    dq[b, h, i, d] = z
-                    for j in range(n):
-                        dvt[d, j] += p[j] * y
-                    for j in range(n):
-                        dkt[d, j] += ds[j] * x
-        for j in range(time):
-            for d in range(head):
-                dk[b, g, j, d] = dkt[d, j] * scale
-                dv[b, g, j, d] = dvt[d, j]
+            for i in range(0, time, ROWS):
+                seen = (i + ROWS + LANES - 1) // LANES * LANES
+                there = min(ROWS, time - i)
+                _take(q[b, h], i, rows, head)
+                _take(grad[b, h], i, grads, head)
+                for r in range(there):
+                    ends[r] = lse[b, h, i + r]
+                    gain = f32(0)
+                    for d in range(width):
+                        gain += out[b, h, i + r, d] * grad[b, h, i + r, d]
+                    ends[ROWS + r] = gain
+                _multiply(rows, keys, weights, seen, head)
+                _multiply(grads, values, slopes, seen, head)
+                _slope(weights, slopes, ends, seen)
+                _mask(weights, i, seen, f32(0))
+                _mask(slopes, i, seen, f32(0))
+                _sum_up(slopes, keys, sums, seen, head)
+                _spread(weights, grads, dvalues, seen, head)
+                _spread(slopes, rows, dkeys, seen, head)
+                for r in range(there):
+                    for d in range(width):
+                        dq[b, h, i + r, d] = sums[r * len(head) + d] / LOG2_E
+        _transpose_back(dkeys, scale, dk[b, g])
+        _transpose_back(dvalues, f32(1), dv[b, g])
