@@ -1,4 +1,4 @@
-"""Causal attention on a CPU for narrow heads.
+"""Causal attention of whole sequences on a CPU, above all for narrow heads.
 
 The paper's smallest models have eight heads of eight numbers. There a matrix library spends its time on overhead:
 torch's fused attention takes four fifths of a training step at width 64. This kernel puts the keys, not the head's
@@ -23,13 +23,15 @@ from numba import types
 from numba.extending import intrinsic
 from torch import Tensor
 
-WIDEST = 16
-"""Head width up to which this kernel is the faster one (bench/attention.py); wider loops are no longer unrolled."""
+WIDEST = 128
+"""Widest head that it was measured at: about twice as fast as torch's from 32 up, six times at 8 (bench/attention.py)."""
 
 ROWS = 4
 """Queries that are taken together."""
 LANES = 16
 """Keys are taken in multiples of this many."""
+GROUP = 8
+"""Head numbers that are taken together, a constant for the compiler; wider heads are several groups."""
 CHUNK = 512
 """Keys in one piece of a table's row; longer contexts have several pieces."""
 PITCH = CHUNK + LANES
@@ -44,8 +46,9 @@ FAST: dict[str, Any] = {"fastmath": True, "error_model": "numpy"}
 
 
 def suits_small_heads(q: Tensor, k: Tensor) -> bool:
-    """Whether the kernel handles this call, and well: float32 on a CPU, narrow heads, as many keys as queries."""
-    return q.device.type == "cpu" and q.dtype == torch.float32 and q.shape[3] <= WIDEST and q.shape[2] == k.shape[2] > 1
+    """Whether the kernel handles this call, and well: float32 or bfloat16 on a CPU, as many keys as queries."""
+    known = q.device.type == "cpu" and q.dtype in (torch.float32, torch.bfloat16)
+    return known and q.shape[3] <= WIDEST and q.shape[2] == k.shape[2] > 1
 
 
 @torch.library.custom_op("frailt::causal_small_heads", mutates_args=())
@@ -53,7 +56,7 @@ def _forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     out, top, total = torch.empty_like(q), q.new_empty(q.shape[:3]), q.new_empty(q.shape[:3])
     _use_torchs_threads()
-    _attend(*map(_array, (q, k, v, out, top, total)), f32(q.shape[3] ** -0.5), _head(q))
+    _attend(*map(_array, (q, k, v, out, top, total)), f32(q.shape[3] ** -0.5))
     # The logarithm, to base 2, of the softmax's denominator: from it the backward pass rebuilds the weights.
     return out, top + total.log2()
 
@@ -68,7 +71,7 @@ def _backward(q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, grad: T
     q, k, v, grad = q.contiguous(), k.contiguous(), v.contiguous(), grad.contiguous()
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     _use_torchs_threads()
-    _differentiate(*map(_array, (q, k, v, out, lse, grad, dq, dk, dv)), f32(q.shape[3] ** -0.5), _head(q))
+    _differentiate(*map(_array, (q, k, v, out, lse, grad, dq, dk, dv)), f32(q.shape[3] ** -0.5))
     return dq, dk, dv
 
 
@@ -93,8 +96,11 @@ def causal_small_heads(
     k: Float[Tensor, "batch kv_heads time head"],
     v: Float[Tensor, "batch kv_heads time head"],
 ) -> Float[Tensor, "batch heads time head"]:
-    """``softmax(q k^T / sqrt(head) + causal mask) v``, differentiable; ``kv_heads`` divides ``heads``."""
-    return _forward(q, k, v)[0]
+    """``softmax(q k^T / sqrt(head) + causal mask) v``, differentiable; ``kv_heads`` divides ``heads``.
+
+    It computes in float32; what comes in bfloat16 is returned so.
+    """
+    return _forward(q.float(), k.float(), v.float())[0].to(q.dtype)
 
 
 def _use_torchs_threads() -> None:
@@ -103,11 +109,6 @@ def _use_torchs_threads() -> None:
 
 def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().numpy()
-
-
-def _head(q: Tensor) -> tuple[int, ...]:
-    """As long as the head is wide, in whole fours: the kernels are compiled for each length."""
-    return (0,) * (-(-q.shape[3] // 4) * 4)
 
 
 def _bitcast(typing_context: Any, bits: Any) -> Any:
@@ -133,10 +134,10 @@ _greater: Any = intrinsic(_maximum)
 """The greater of two, as an operation that LLVM knows how to vectorise over a loop; it does not know ``max``."""
 
 
-# The kernels. A head's keys and values lie transposed in tables, [piece, head number * PITCH + position], and four
+# The kernels. A head's keys and values lie transposed in tables, [piece, group, number * PITCH + position], and four
 # queries are taken at a time, so that what is loaded is used four times. The loops are written so that LLVM makes 16
-# lanes of each inner one: `head` is a tuple, whose length it knows when it compiles, so loops over that are unrolled;
-# rows are a constant distance apart, so it can tell that they do not overlap; sums over keys stay in registers.
+# lanes of each inner one: those over GROUP are unrolled; rows are a constant distance apart, so it can tell that they
+# do not overlap; sums over keys stay in registers.
 
 
 @numba.njit(inline="always", fastmath=True)
@@ -158,59 +159,66 @@ def _exp2(t):
 
 
 @numba.njit(**FAST)
-def _multiply(rows, table, products, seen, head):
+def _multiply(rows, table, products, seen):
     """products[r, j] = sum over d of rows[r, d] table[d, j], for the keys j below ``seen``."""
-    width = len(head)
     for c in range((seen + CHUNK - 1) // CHUNK):
-        for j in range(min(CHUNK, seen - c * CHUNK)):
-            s0 = s1 = s2 = s3 = f32(0)
-            for d in range(width):
-                x = table[c, d * PITCH + j]
-                s0 += rows[d] * x
-                s1 += rows[width + d] * x
-                s2 += rows[2 * width + d] * x
-                s3 += rows[3 * width + d] * x
-            products[c, j] = s0
-            products[c, PITCH + j] = s1
-            products[c, 2 * PITCH + j] = s2
-            products[c, 3 * PITCH + j] = s3
-
-
-@numba.njit(**FAST)
-def _sum_up(weights, table, sums, seen, head):
-    """sums[r, d] = sum over j of weights[r, j] table[d, j]; two d a sweep, as many as the registers hold."""
-    width = len(head)
-    for d in range(0, width, 2):
-        a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = f32(0)
-        for c in range((seen + CHUNK - 1) // CHUNK):
+        for g in range(table.shape[1]):
             for j in range(min(CHUNK, seen - c * CHUNK)):
-                x = table[c, d * PITCH + j]
-                y = table[c, (d + 1) * PITCH + j]
-                a0 += weights[c, j] * x
-                b0 += weights[c, j] * y
-                a1 += weights[c, PITCH + j] * x
-                b1 += weights[c, PITCH + j] * y
-                a2 += weights[c, 2 * PITCH + j] * x
-                b2 += weights[c, 2 * PITCH + j] * y
-                a3 += weights[c, 3 * PITCH + j] * x
-                b3 += weights[c, 3 * PITCH + j] * y
-        sums[d], sums[width + d], sums[2 * width + d], sums[3 * width + d] = a0, a1, a2, a3
-        sums[d + 1], sums[width + d + 1], sums[2 * width + d + 1], sums[3 * width + d + 1] = b0, b1, b2, b3
+                s0 = s1 = s2 = s3 = f32(0)
+                for d in range(GROUP):
+                    x = table[c, g, d * PITCH + j]
+                    s0 += rows[g, d] * x
+                    s1 += rows[g, GROUP + d] * x
+                    s2 += rows[g, 2 * GROUP + d] * x
+                    s3 += rows[g, 3 * GROUP + d] * x
+                if g > 0:
+                    s0 += products[c, j]
+                    s1 += products[c, PITCH + j]
+                    s2 += products[c, 2 * PITCH + j]
+                    s3 += products[c, 3 * PITCH + j]
+                products[c, j] = s0
+                products[c, PITCH + j] = s1
+                products[c, 2 * PITCH + j] = s2
+                products[c, 3 * PITCH + j] = s3
 
 
 @numba.njit(**FAST)
-def _spread(weights, rows, table, seen, head):
+def _sum_up(weights, table, sums, seen):
+    """sums[r, d] = sum over j of weights[r, j] table[d, j]; two d a sweep, as many as the registers hold."""
+    for g in range(table.shape[1]):
+        for d in range(0, GROUP, 2):
+            a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = f32(0)
+            for c in range((seen + CHUNK - 1) // CHUNK):
+                for j in range(min(CHUNK, seen - c * CHUNK)):
+                    x = table[c, g, d * PITCH + j]
+                    y = table[c, g, (d + 1) * PITCH + j]
+                    a0 += weights[c, j] * x
+                    b0 += weights[c, j] * y
+                    a1 += weights[c, PITCH + j] * x
+                    b1 += weights[c, PITCH + j] * y
+                    a2 += weights[c, 2 * PITCH + j] * x
+                    b2 += weights[c, 2 * PITCH + j] * y
+                    a3 += weights[c, 3 * PITCH + j] * x
+                    b3 += weights[c, 3 * PITCH + j] * y
+            sums[g, d], sums[g, GROUP + d], sums[g, 2 * GROUP + d], sums[g, 3 * GROUP + d] = a0, a1, a2, a3
+            d += 1
+            sums[g, d], sums[g, GROUP + d], sums[g, 2 * GROUP + d], sums[g, 3 * GROUP + d] = b0, b1, b2, b3
+
+
+@numba.njit(**FAST)
+def _spread(weights, rows, table, seen):
     """table[d, j] += sum over r of weights[r, j] rows[r, d]."""
-    width = len(head)
     for c in range((seen + CHUNK - 1) // CHUNK):
-        for j in range(min(CHUNK, seen - c * CHUNK)):
-            p0 = weights[c, j]
-            p1 = weights[c, PITCH + j]
-            p2 = weights[c, 2 * PITCH + j]
-            p3 = weights[c, 3 * PITCH + j]
-            for d in range(width):
-                x = p0 * rows[d] + p1 * rows[width + d] + p2 * rows[2 * width + d] + p3 * rows[3 * width + d]
-                table[c, d * PITCH + j] += x
+        for g in range(table.shape[1]):
+            for j in range(min(CHUNK, seen - c * CHUNK)):
+                p0 = weights[c, j]
+                p1 = weights[c, PITCH + j]
+                p2 = weights[c, 2 * PITCH + j]
+                p3 = weights[c, 3 * PITCH + j]
+                for d in range(GROUP):
+                    x = p0 * rows[g, d] + p1 * rows[g, GROUP + d]
+                    x += p2 * rows[g, 2 * GROUP + d] + p3 * rows[g, 3 * GROUP + d]
+                    table[c, g, d * PITCH + j] += x
 
 
 @numba.njit(**FAST)
@@ -276,7 +284,7 @@ def _transpose(x, scale, table):
     """table[d, j] = x[j, d] scale."""
     for j in range(x.shape[0]):
         for d in range(x.shape[1]):
-            table[j // CHUNK, d * PITCH + j % CHUNK] = x[j, d] * scale
+            table[j // CHUNK, d // GROUP, d % GROUP * PITCH + j % CHUNK] = x[j, d] * scale
 
 
 @numba.njit(**FAST)
@@ -284,20 +292,20 @@ def _transpose_back(table, scale, x):
     """x[j, d] = table[d, j] scale."""
     for j in range(x.shape[0]):
         for d in range(x.shape[1]):
-            x[j, d] = table[j // CHUNK, d * PITCH + j % CHUNK] * scale
+            x[j, d] = table[j // CHUNK, d // GROUP, d % GROUP * PITCH + j % CHUNK] * scale
 
 
 @numba.njit(**FAST)
-def _take(x, i, rows, head):
-    """rows[r] = x[i + r]; zeros past the end, and where the head is narrower than its tuple."""
-    rows[:] = f32(0)
+def _take(x, i, rows):
+    """rows[r] = x[i + r]; zeros past the end, and where the head is no whole number of groups."""
+    rows[:, :] = f32(0)
     for r in range(min(ROWS, x.shape[0] - i)):
         for d in range(x.shape[1]):
-            rows[r * len(head) + d] = x[i + r, d]
+            rows[d // GROUP, r * GROUP + d % GROUP] = x[i + r, d]
 
 
 @numba.njit(parallel=True, cache=True, **FAST)
-def _attend(q, k, v, out, top, total, scale, head):
+def _attend(q, k, v, out, top, total, scale):
     """Scores of four queries against all keys before them, softmax, weighted sum of the values.
 
     ``top`` and ``total``: each query's greatest score, to base 2, and the sum of its weights relative to that one's.
@@ -306,75 +314,77 @@ def _attend(q, k, v, out, top, total, scale, head):
     kv_heads = k.shape[1]
     share = heads // kv_heads  # Query heads for each head of keys and values.
     chunks = (time + CHUNK - 1) // CHUNK
+    groups = (width + GROUP - 1) // GROUP
     for task in numba.prange(batch * kv_heads):
         b = task // kv_heads
         g = task % kv_heads
-        keys = np.zeros((chunks, len(head) * PITCH), f32)
-        values = np.zeros((chunks, len(head) * PITCH), f32)
+        keys = np.zeros((chunks, groups, GROUP * PITCH), f32)
+        values = np.zeros((chunks, groups, GROUP * PITCH), f32)
         _transpose(k[b, g], scale * LOG2_E, keys)
         _transpose(v[b, g], f32(1), values)
         weights = np.empty((chunks, ROWS * PITCH), f32)
-        rows = np.empty(ROWS * len(head), f32)
+        rows = np.empty((groups, ROWS * GROUP), f32)
         ends = np.empty(2 * ROWS, f32)
         for h in range(g * share, (g + 1) * share):
             for i in range(0, time, ROWS):
                 seen = (i + ROWS + LANES - 1) // LANES * LANES
-                _take(q[b, h], i, rows, head)
-                _multiply(rows, keys, weights, seen, head)
+                _take(q[b, h], i, rows)
+                _multiply(rows, keys, weights, seen)
                 _mask(weights, i, seen, LEAST)
                 _exponentiate(weights, ends, seen)
-                _sum_up(weights, values, rows, seen, head)
+                _sum_up(weights, values, rows, seen)
                 for r in range(min(ROWS, time - i)):
                     top[b, h, i + r] = ends[r]
                     total[b, h, i + r] = ends[ROWS + r]
                     for d in range(width):
-                        out[b, h, i + r, d] = rows[r * len(head) + d] / ends[ROWS + r]
+                        out[b, h, i + r, d] = rows[d // GROUP, r * GROUP + d % GROUP] / ends[ROWS + r]
 
 
 @numba.njit(parallel=True, cache=True, **FAST)
-def _differentiate(q, k, v, out, lse, grad, dq, dk, dv, scale, head):
+def _differentiate(q, k, v, out, lse, grad, dq, dk, dv, scale):
     """Gradients, four queries at a time: dv += p grad, ds = p (grad v - grad out), dq = ds k, dk += ds q."""
     batch, heads, time, width = q.shape
     kv_heads = k.shape[1]
     share = heads // kv_heads  # Query heads for each head of keys and values.
     chunks = (time + CHUNK - 1) // CHUNK
+    groups = (width + GROUP - 1) // GROUP
     for task in numba.prange(batch * kv_heads):
         b = task // kv_heads
         g = task % kv_heads
-        keys = np.zeros((chunks, len(head) * PITCH), f32)
-        values = np.zeros((chunks, len(head) * PITCH), f32)
-        dkeys = np.zeros((chunks, len(head) * PITCH), f32)
-        dvalues = np.zeros((chunks, len(head) * PITCH), f32)
+        keys = np.zeros((chunks, groups, GROUP * PITCH), f32)
+        values = np.zeros((chunks, groups, GROUP * PITCH), f32)
+        dkeys = np.zeros((chunks, groups, GROUP * PITCH), f32)
+        dvalues = np.zeros((chunks, groups, GROUP * PITCH), f32)
         _transpose(k[b, g], scale * LOG2_E, keys)
         _transpose(v[b, g], f32(1), values)
         weights = np.empty((chunks, ROWS * PITCH), f32)
         slopes = np.empty((chunks, ROWS * PITCH), f32)
-        rows = np.empty(ROWS * len(head), f32)
-        grads = np.empty(ROWS * len(head), f32)
-        sums = np.empty(ROWS * len(head), f32)
+        rows = np.empty((groups, ROWS * GROUP), f32)
+        grads = np.empty((groups, ROWS * GROUP), f32)
+        sums = np.empty((groups, ROWS * GROUP), f32)
         ends = np.zeros(2 * ROWS, f32)
         for h in range(g * share, (g + 1) * share):
             for i in range(0, time, ROWS):
                 seen = (i + ROWS + LANES - 1) // LANES * LANES
                 there = min(ROWS, time - i)
-                _take(q[b, h], i, rows, head)
-                _take(grad[b, h], i, grads, head)
+                _take(q[b, h], i, rows)
+                _take(grad[b, h], i, grads)
                 for r in range(there):
                     ends[r] = lse[b, h, i + r]
                     gain = f32(0)
                     for d in range(width):
                         gain += out[b, h, i + r, d] * grad[b, h, i + r, d]
                     ends[ROWS + r] = gain
-                _multiply(rows, keys, weights, seen, head)
-                _multiply(grads, values, slopes, seen, head)
+                _multiply(rows, keys, weights, seen)
+                _multiply(grads, values, slopes, seen)
                 _slope(weights, slopes, ends, seen)
                 _mask(weights, i, seen, f32(0))
                 _mask(slopes, i, seen, f32(0))
-                _sum_up(slopes, keys, sums, seen, head)
-                _spread(weights, grads, dvalues, seen, head)
-                _spread(slopes, rows, dkeys, seen, head)
+                _sum_up(slopes, keys, sums, seen)
+                _spread(weights, grads, dvalues, seen)
+                _spread(slopes, rows, dkeys, seen)
                 for r in range(there):
                     for d in range(width):
-                        dq[b, h, i + r, d] = sums[r * len(head) + d] / LOG2_E
+                        dq[b, h, i + r, d] = sums[d // GROUP, r * GROUP + d % GROUP] / LOG2_E
         _transpose_back(dkeys, scale, dk[b, g])
         _transpose_back(dvalues, f32(1), dv[b, g])
