@@ -1,6 +1,10 @@
 """Attention, and above all the kernel for narrow heads, against a plain softmax in float64."""
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -84,6 +88,40 @@ def test_kernel_takes_any_memory_layout() -> None:
     q, k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in draw(2, 4, 2, 19, 8))
     assert not q.is_contiguous()
     check_against_plain(q, k, v, tolerance=1e-5)
+
+
+def test_kernel_gives_the_same_bits_in_any_number_of_threads() -> None:
+    inputs = tuple(x.requires_grad_() for x in draw(3, 4, 2, 40, 8))
+    results = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            y = causal_small_heads(*inputs)
+            results.append((y, *gradients(y, inputs)))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(map(torch.equal, results[0], other))
+
+
+@pytest.mark.slow
+def test_kernel_gives_the_same_bits_compiled_and_from_the_cache(tmp_path: Path) -> None:
+    """Else a run that compiled it, was cut off and resumed would not end as if it had not been cut off."""
+    script = """
+import hashlib, torch
+from frailt.model.small_heads import causal_small_heads
+torch.manual_seed(0)
+inputs = [torch.randn(1, 2, 40, 8, requires_grad=True) for _ in range(3)]
+y = causal_small_heads(*inputs)
+parts = (y, *torch.autograd.grad(y.square().sum(), inputs))
+print(hashlib.sha256(b"".join(part.detach().numpy().tobytes() for part in parts)).hexdigest())
+"""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", script]
+    first, second = (subprocess.run(command, env=environment, capture_output=True, check=True) for _ in range(2))
+    assert list(tmp_path.rglob("*.nbc"))
+    assert first.stdout == second.stdout
 
 
 def test_kernel_in_bfloat16() -> None:

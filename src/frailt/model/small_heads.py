@@ -7,16 +7,15 @@ through Numba for the processor at hand, once; later runs read it from a cache o
 """
 
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
+import numba
 import numpy as np
 import torch
-
-# Numba starts as many threads as it is told at its import, and those without work spin: two runs of one thread each,
-# side by side on two cores, would take three times as long as one.
-os.environ.setdefault("NUMBA_NUM_THREADS", str(torch.get_num_threads()))
-
-import numba
 from jaxtyping import Float
 from llvmlite import ir
 from numba import types
@@ -24,7 +23,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 WIDEST = 128
-"""Widest head that it was measured at: about twice as fast as torch's from 32 up, six times at 8 (bench/attention.py)."""
+"""Widest head that it was measured at: from 32 up twice as fast as torch's, at 8 six times (bench/attention.py)."""
 
 ROWS = 4
 """Queries that are taken together."""
@@ -36,9 +35,6 @@ CHUNK = 512
 """Keys in one piece of a table's row; longer contexts have several pieces."""
 PITCH = CHUNK + LANES
 """Distance between rows in memory. Rows 2 KiB apart would fight for the same few places of the first cache."""
-
-MOST_THREADS = numba.get_num_threads()
-"""Numba starts this many threads and refuses to use more."""
 
 f32 = np.float32
 LEAST, LOG2_E = f32(-1e30), f32(1.4426950408889634)
@@ -55,8 +51,7 @@ def suits_small_heads(q: Tensor, k: Tensor) -> bool:
 def _forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     out, top, total = torch.empty_like(q), q.new_empty(q.shape[:3]), q.new_empty(q.shape[:3])
-    _use_torchs_threads()
-    _attend(*map(_array, (q, k, v, out, top, total)), f32(q.shape[3] ** -0.5))
+    _share_out(_attend, q, k, v, out, top, total)
     # The logarithm, to base 2, of the softmax's denominator: from it the backward pass rebuilds the weights.
     return out, top + total.log2()
 
@@ -70,8 +65,7 @@ def _(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 def _backward(q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     q, k, v, grad = q.contiguous(), k.contiguous(), v.contiguous(), grad.contiguous()
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    _use_torchs_threads()
-    _differentiate(*map(_array, (q, k, v, out, lse, grad, dq, dk, dv)), f32(q.shape[3] ** -0.5))
+    _share_out(_differentiate, q, k, v, out, lse, grad, dq, dk, dv)
     return dq, dk, dv
 
 
@@ -103,12 +97,27 @@ def causal_small_heads(
     return _forward(q.float(), k.float(), v.float())[0].to(q.dtype)
 
 
-def _use_torchs_threads() -> None:
-    numba.set_num_threads(min(torch.get_num_threads(), MOST_THREADS))
+def _share_out(kernel: Callable[..., None], *tensors: Tensor) -> None:
+    """Run a kernel over all heads of keys and values in as many threads as torch has.
+
+    The threads are Python's, not Numba's. Numba's spin while they wait, so that two runs side by side slow each other
+    down; and a parallel function rounds otherwise in the process that compiled it than where it came from the cache.
+    """
+    q, k = tensors[:2]
+    arguments = (*(tensor.detach().numpy() for tensor in tensors), f32(q.shape[3] ** -0.5))
+    heads = k.shape[0] * k.shape[1]
+    threads = min(torch.get_num_threads(), heads)
+    if threads == 1:
+        kernel(*arguments, 0, heads)
+        return
+    borders = [heads * n // threads for n in range(threads + 1)]
+    list(_pool(threads, os.getpid()).map(lambda part: kernel(*arguments, *part), pairwise(borders)))
 
 
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().numpy()
+@cache
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    # One for each process: a fork has no threads but its own.
+    return ThreadPoolExecutor(threads)
 
 
 def _bitcast(typing_context: Any, bits: Any) -> Any:
@@ -158,7 +167,7 @@ def _exp2(t):
     return e if t >= f32(-126) else f32(0)
 
 
-@numba.njit(**FAST)
+@numba.njit(inline="always", **FAST)
 def _multiply(rows, table, products, seen):
     """products[r, j] = sum over d of rows[r, d] table[d, j], for the keys j below ``seen``."""
     for c in range((seen + CHUNK - 1) // CHUNK):
@@ -182,7 +191,7 @@ def _multiply(rows, table, products, seen):
                 products[c, 3 * PITCH + j] = s3
 
 
-@numba.njit(**FAST)
+@numba.njit(inline="always", **FAST)
 def _sum_up(weights, table, sums, seen):
     """sums[r, d] = sum over j of weights[r, j] table[d, j]; two d a sweep, as many as the registers hold."""
     for g in range(table.shape[1]):
@@ -205,7 +214,7 @@ def _sum_up(weights, table, sums, seen):
             sums[g, d], sums[g, GROUP + d], sums[g, 2 * GROUP + d], sums[g, 3 * GROUP + d] = b0, b1, b2, b3
 
 
-@numba.njit(**FAST)
+@numba.njit(inline="always", **FAST)
 def _spread(weights, rows, table, seen):
     """table[d, j] += sum over r of weights[r, j] rows[r, d]."""
     for c in range((seen + CHUNK - 1) // CHUNK):
@@ -221,7 +230,7 @@ def _spread(weights, rows, table, seen):
                     table[c, g, d * PITCH + j] += x
 
 
-@numba.njit(**FAST)
+@numba.njit(inline="always", **FAST)
 def _mask(weights, own, seen, value):
     """Put ``value`` where row r would see keys past its own; the first row's is ``own``."""
     for r in range(ROWS):
@@ -229,7 +238,7 @@ def _mask(weights, own, seen, value):
             weights[j // CHUNK, r * PITCH + j % CHUNK] = value
 
 
-@numba.njit(**FAST)
+@numba.njit(inline="always", **FAST)
 def _exponentiate(scores, ends, seen):
     """scores[r, j] = 2^(scores[r, j] - greatest of row r); ``ends``: the greatest of each row, then each row's sum."""
     m0 = m1 = m2 = m3 = LEAST
@@ -258,7 +267,7 @@ def _exponentiate(scores, ends, seen):
     ends[4], ends[5], ends[6], ends[7] = t0, t1, t2, t3
 
 
-@numba.njit(**FAST)
+@numba.njit(inline="always", **FAST)
 def _slope(scores, slopes, ends, seen):
     """scores = 2^(scores - ends[r]), the softmax's weights again; slopes = weights (slopes - ends[ROWS + r])."""
     m0, m1, m2, m3 = ends[0], ends[1], ends[2], ends[3]
@@ -279,7 +288,7 @@ def _slope(scores, slopes, ends, seen):
             slopes[c, 3 * PITCH + j] = e3 * (slopes[c, 3 * PITCH + j] - g3)
 
 
-@numba.njit(**FAST)
+@numba.njit(inline="always", **FAST)
 def _transpose(x, scale, table):
     """table[d, j] = x[j, d] scale."""
     for j in range(x.shape[0]):
@@ -287,7 +296,7 @@ def _transpose(x, scale, table):
             table[j // CHUNK, d // GROUP, d % GROUP * PITCH + j % CHUNK] = x[j, d] * scale
 
 
-@numba.njit(**FAST)
+@numba.njit(inline="always", **FAST)
 def _transpose_back(table, scale, x):
     """x[j, d] = table[d, j] scale."""
     for j in range(x.shape[0]):
@@ -295,7 +304,7 @@ def _transpose_back(table, scale, x):
             x[j, d] = table[j // CHUNK, d // GROUP, d % GROUP * PITCH + j % CHUNK] * scale
 
 
-@numba.njit(**FAST)
+@numba.njit(inline="always", **FAST)
 def _take(x, i, rows):
     """rows[r] = x[i + r]; zeros past the end, and where the head is no whole number of groups."""
     rows[:, :] = f32(0)
@@ -304,18 +313,18 @@ def _take(x, i, rows):
             rows[d // GROUP, r * GROUP + d % GROUP] = x[i + r, d]
 
 
-@numba.njit(parallel=True, cache=True, **FAST)
-def _attend(q, k, v, out, top, total, scale):
+@numba.njit(nogil=True, cache=True, **FAST)
+def _attend(q, k, v, out, top, total, scale, first, last):
     """Scores of four queries against all keys before them, softmax, weighted sum of the values.
 
     ``top`` and ``total``: each query's greatest score, to base 2, and the sum of its weights relative to that one's.
     """
-    batch, heads, time, width = q.shape
+    _, heads, time, width = q.shape
     kv_heads = k.shape[1]
     share = heads // kv_heads  # Query heads for each head of keys and values.
     chunks = (time + CHUNK - 1) // CHUNK
     groups = (width + GROUP - 1) // GROUP
-    for task in numba.prange(batch * kv_heads):
+    for task in range(first, last):
         b = task // kv_heads
         g = task % kv_heads
         keys = np.zeros((chunks, groups, GROUP * PITCH), f32)
@@ -340,15 +349,15 @@ def _attend(q, k, v, out, top, total, scale):
                         out[b, h, i + r, d] = rows[d // GROUP, r * GROUP + d % GROUP] / ends[ROWS + r]
 
 
-@numba.njit(parallel=True, cache=True, **FAST)
-def _differentiate(q, k, v, out, lse, grad, dq, dk, dv, scale):
+@numba.njit(nogil=True, cache=True, **FAST)
+def _differentiate(q, k, v, out, lse, grad, dq, dk, dv, scale, first, last):
     """Gradients, four queries at a time: dv += p grad, ds = p (grad v - grad out), dq = ds k, dk += ds q."""
-    batch, heads, time, width = q.shape
+    _, heads, time, width = q.shape
     kv_heads = k.shape[1]
     share = heads // kv_heads  # Query heads for each head of keys and values.
     chunks = (time + CHUNK - 1) // CHUNK
     groups = (width + GROUP - 1) // GROUP
-    for task in numba.prange(batch * kv_heads):
+    for task in range(first, last):
         b = task // kv_heads
         g = task % kv_heads
         keys = np.zeros((chunks, groups, GROUP * PITCH), f32)
