@@ -238,14 +238,20 @@ class _Training:
         total = torch.zeros((), device=self.device)
         for part_x, part_y in zip(x.chunk(config.accumulate), y.chunk(config.accumulate), strict=True):
             with autocast(config, self.device):
-                logits = self.model(part_x.to(self.device), iterations=self.passes()).logits
-            loss = F.cross_entropy(logits.flatten(0, 1), part_y.flatten().to(self.device)) / config.accumulate
+                logits = self.model(self.placed(part_x), iterations=self.passes()).logits
+            loss = F.cross_entropy(logits.flatten(0, 1), self.placed(part_y).flatten()) / config.accumulate
             loss.backward()
             total += loss.detach()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return total
+
+    def placed(self, tokens: Tensor) -> Tensor:
+        """Tokens on the device. A plain copy to a GPU would wait until it has done all work before."""
+        if self.device.type == "cuda":
+            return tokens.pin_memory().to(self.device, non_blocking=True)
+        return tokens.to(self.device)
 
     def passes(self) -> tuple[int, ...] | None:
         """The number of passes of this step, by group."""
