@@ -1,4 +1,4 @@
-"""Attention of narrow heads on the CPU: the Numba kernel against torch's, forward and backward, in turn.
+"""Attention on the CPU: the Numba kernel against torch's, forward and backward, in turn.
 
     python bench/attention.py
 
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from frailt.model.small_heads import causal_small_heads
+from frailt.model.cpu_attention import causal_attention
 
 BATCH, HEADS, TIME = 8, 8, 512
 ROUNDS = 15
@@ -33,11 +33,11 @@ def seconds(attention: Callable[[Tensor, Tensor, Tensor], Tensor], inputs: list[
 
 def main() -> None:
     """Time both for each head width."""
-    for head in (2, 4, 8, 16, 32):
+    for head in (2, 4, 8, 16, 32, 64, 128):
         inputs = [torch.randn(BATCH, HEADS, TIME, head, requires_grad=True) for _ in range(3)]
-        both = [(seconds(causal_small_heads, inputs), seconds(torchs, inputs)) for _ in range(ROUNDS + 1)][1:]
+        both = [(seconds(causal_attention, inputs), seconds(torchs, inputs)) for _ in range(ROUNDS + 1)][1:]
         ours, theirs = (median(column) * 1e6 / BATCH / TIME for column in zip(*both, strict=True))
-        print(f"head width {head:2}: {ours:5.1f} us a token, torch {theirs:5.1f}: {theirs / ours:.1f} times as fast")
+        print(f"head width {head:3}: {ours:5.1f} us a token, torch {theirs:5.1f}: {theirs / ours:.1f} times as fast")
 
 
 if __name__ == "__main__":

@@ -9,12 +9,9 @@ the rounds, with the smallest and the largest.
 """
 
 import argparse
-import os
-import platform
 import tempfile
 import warnings
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -23,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import machine
 
 from frailt.data.tokenizer import FIXED, Tokenizer
 from frailt.export.gguf import Precision, save_gguf
@@ -163,7 +161,11 @@ def main() -> None:
     warnings.simplefilter("ignore", FutureWarning)  # transformers renames an argument that older versions need.
     threads = options.threads or cores()
     torch.set_num_threads(threads)
-    found: dict[str, Any] = {"machine": machine(threads), "tokens": options.tokens, "widths": {}}
+    found: dict[str, Any] = {
+        "machine": {**machine(), "threads": threads, "attention": ATTENTION},
+        "tokens": options.tokens,
+        "widths": {},
+    }
     print(", ".join(f"{name} {value}" for name, value in found["machine"].items()))
     for dim in map(int, options.widths.split(",")):
         with tempfile.TemporaryDirectory() as folder:
@@ -215,22 +217,6 @@ def report(dim: int, rounds: list[dict[str, float]], tokens: int) -> dict[str, A
         "tokens_per_second": speeds,
         "ratios": ratios,
     }
-
-
-def machine(threads: int) -> dict[str, Any]:
-    """What the figures depend on."""
-    processor = platform.processor() or platform.machine()
-    if os.path.exists("/proc/cpuinfo"):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), processor)
-    versions = {}
-    for name in ("frailt", "numba", "torch", "transformers", "llama-cpp-python"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
-    load = {"load": round(os.getloadavg()[0], 1)} if hasattr(os, "getloadavg") else {}
-    return {"processor": processor, "threads": threads, "attention": ATTENTION, **load, **versions}
 
 
 if __name__ == "__main__":

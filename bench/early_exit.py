@@ -11,18 +11,16 @@ The model should be trained with random passes. Tokens per second mean little on
 """
 
 import argparse
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
+from machine import machine
 
-import frailt
 from frailt.data.tokenizer import Tokenizer
 from frailt.evaluation.text import encode_text
 from frailt.files import write_json
@@ -148,7 +146,6 @@ def main() -> None:
         found[name] = measure(new[name], given.rules, windows, looped, given.rounds)
         show(name, found[name])
     if given.json is not None:
-        versions = {"frailt": frailt, "torch": torch, "numba": numba, "numpy": np}
         write_json(
             given.json,
             {
@@ -160,9 +157,7 @@ def main() -> None:
                 "time": time,
                 "threads": given.threads,
                 "rounds": given.rounds,
-                "machine": platform.processor() or platform.machine(),
-                "python": platform.python_version(),
-                **{name: getattr(module, "__version__", "") for name, module in versions.items()},
+                "machine": machine(),
                 "decoders": found,
             },
         )

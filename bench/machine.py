@@ -12,7 +12,7 @@ from frailt.training.run_folder import provenance
 def machine(device: str = "cpu") -> dict[str, Any]:
     """For the JSON of a benchmark's results."""
     found = provenance(torch.device(device))
-    for name in ("numba", "transformers"):
+    for name in ("numba", "transformers", "llama-cpp-python"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

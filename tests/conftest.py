@@ -1,9 +1,5 @@
 """For every test: shapes in signatures are enforced, one core is enough, hypothesis looks at no clock."""
 
-import os
-
-os.environ.setdefault("NUMBA_NUM_THREADS", "1")  # Read once, at Numba's import.
-
 import jaxtyping
 import torch
 from hypothesis import settings
@@ -11,7 +7,7 @@ from hypothesis import settings
 # Before the hook: Numba cannot compile what it wraps, and the story world would be ten times slower.
 import frailt.data.storyworld
 import frailt.inference.kernels
-import frailt.model.small_heads  # noqa: F401
+import frailt.model.cpu_attention  # noqa: F401
 
 # The numeric tower: 1 is a float, as it is for pyright.
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"

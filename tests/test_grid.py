@@ -35,6 +35,7 @@ BASE = TrainConfig(
     batch=2,
     evaluations=2,
     device="cpu",
+    precision="float32",
 )
 GRID = GridConfig(widths=(8, 16), shapes=("1", "2", "1^2", "1^2:none"), seeds=(0, 1), base=BASE)
 

@@ -38,6 +38,7 @@ TINY = TrainConfig(
     tokens=20 * 4 * 32,
     evaluations=1,
     checkpoint_seconds=0.0,
+    precision="float32",
 )
 
 
@@ -256,6 +257,16 @@ def test_golden_losses(tmp_path: Path) -> None:
     config = replace(TINY, tokens=60 * 4 * 32, optimizer=OptimizerConfig(lr=0.03, clip=0.5))
     train(config, make_chain(tmp_path / "chain"), tmp_path / "run")
     assert losses(tmp_path / "run") == pytest.approx([4.0456, 2.9491, 2.9416, 2.9139, 2.9036, 2.8956], abs=3e-4)
+
+
+def test_precision_is_what_the_device_is_fast_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    has: dict[str, bool] = {}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert TrainConfig(device="cpu").precision == "float32"
+    has["amx_bf16"] = True
+    assert TrainConfig(device="cpu").precision == "bfloat16"
+    assert TrainConfig(device="mps").precision == "float32"
+    assert TrainConfig(device="cpu", precision="float32").precision == "float32"
 
 
 def test_bfloat16_trains_nearly_the_same(corpus: Corpus, tmp_path: Path) -> None:

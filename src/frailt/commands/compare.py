@@ -3,17 +3,18 @@
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from frailt.options import corpus_in, numbers, parse, table
 
 
 def run(args: list[str]) -> None:
+    from frailt.compiling import announce_compiling
     from frailt.model.config import ModelConfig
     from frailt.paper.compare import compare
     from frailt.paper.comparison import CompareConfig
     from frailt.paper.report import HEADERS, caption, cells
     from frailt.training.config import OptimizerConfig, TrainConfig
+    from frailt.training.device import Device, Precision
     from frailt.training.progress import ProgressLine
 
     @dataclass(frozen=True, kw_only=True)
@@ -40,14 +41,15 @@ def run(args: list[str]) -> None:
         """Attention heads."""
         kv_heads: int | None = None
         """Key and value heads; unset: as many as heads."""
-        precision: Literal["float32", "bfloat16"] = "float32"
-        """Of matrix products."""
+        precision: Precision = "auto"
+        """Of matrix products; auto: bfloat16 where the device is fast at it."""
         compile: bool = False
         """Compile the block with torch.compile."""
-        device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+        device: Device = "auto"
         """Where to compute."""
 
     command = parse(Command, "compare", args, __doc__)
+    announce_compiling()
     corpus = corpus_in(command.data)
     base = TrainConfig(
         model=ModelConfig(

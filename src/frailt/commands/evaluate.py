@@ -4,18 +4,19 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from frailt.errors import InputError
 from frailt.options import Words, parse, table
 
 
 def run(args: list[str]) -> None:
+    from frailt.compiling import announce_compiling
     from frailt.evaluation.loss import pass_losses, stream_loss
     from frailt.evaluation.text import encode_text
     from frailt.inference.generate import load
     from frailt.model.shape import Shape
-    from frailt.training.trainer import choose_device
+    from frailt.training.device import Device, choose_device
 
     @dataclass(frozen=True, kw_only=True)
     class Command:
@@ -27,12 +28,13 @@ def run(args: list[str]) -> None:
         """Tokenizer of a .bin; unset: the tok*.model or tok*.bin beside it."""
         passes: bool = False
         """Also the loss with 1 to 2M passes, and how far each pass moves state and prediction."""
-        device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+        device: Device = "auto"
         """Where to compute."""
         json: bool = False
         """Print JSON."""
 
     command = parse(Command, "evaluate", args, __doc__)
+    announce_compiling()
     teller = load(command.model, command.tokenizer)
     model = teller.model.to(choose_device(command.device))
     tokens, size = encode_text(list(command.text), teller.tokenizer)

@@ -170,7 +170,7 @@ def _form(command: Any) -> Any:
 
 def _students(command: Any, paths: Any, **options: Any) -> Any:
     from frailt.paper.judging import write_stories
-    from frailt.training.trainer import choose_device
+    from frailt.training.device import choose_device
 
     return write_stories(
         paths,

@@ -12,6 +12,7 @@ from frailt.options import corpus_in, numbers, parse, table, token_count
 
 
 def run(args: list[str]) -> None:
+    from frailt.compiling import announce_compiling
     from frailt.model.frailt import ModelConfig
     from frailt.paper.estimate import HEADERS, budget_of_minutes, plan_rows, plan_seconds, probe
     from frailt.paper.grid import SHAPES, WIDTHS, GridConfig
@@ -19,8 +20,8 @@ def run(args: list[str]) -> None:
     from frailt.paper.reproduce import check_folder, describe, reproduce
     from frailt.paper.workers import is_complete, jobs_at
     from frailt.training.config import OptimizerConfig, TrainConfig
+    from frailt.training.device import Device, Precision, choose_device
     from frailt.training.progress import ProgressLine, clock
-    from frailt.training.trainer import choose_device
 
     @dataclass(frozen=True, kw_only=True)
     class Command:
@@ -54,11 +55,11 @@ def run(args: list[str]) -> None:
         """Longest sequence, in tokens."""
         heads: int = 8
         """Attention heads."""
-        precision: Literal["float32", "bfloat16"] = "float32"
-        """Of matrix products."""
+        precision: Precision = "auto"
+        """Of matrix products; auto: bfloat16 where the device is fast at it."""
         compile: bool = False
         """Compile the block with torch.compile."""
-        device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+        device: Device = "auto"
         """Where to compute."""
 
         def __post_init__(self) -> None:
@@ -70,6 +71,7 @@ def run(args: list[str]) -> None:
 
     started = time.monotonic()
     command = parse(Command, "reproduce", args, __doc__)
+    announce_compiling()
     budget = _budget(command.budget)
     check_folder(command.out)
     corpus = corpus_in(command.data)

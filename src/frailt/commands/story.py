@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def run(args: list[str]) -> None:
+    from frailt.compiling import announce_compiling
     from frailt.inference.early_exit import EarlyExit
     from frailt.inference.packing import Weights
     from frailt.inference.sampling import Sampling
@@ -38,6 +39,7 @@ def run(args: list[str]) -> None:
         """Precision of the weights on the CPU: bfloat16 and int8 are faster; auto: as stored."""
 
     command = parse(Command, "story", args, __doc__)
+    announce_compiling()
     teller = _teller(command.model or _own_or_shipped(), command.tokenizer, command.device, command.weights)
     pieces = teller.stream(
         command.beginning,
@@ -54,7 +56,7 @@ def run(args: list[str]) -> None:
 def _teller(model: Path, tokenizer: Path | None, device: str, weights: "Weights") -> "Teller":
     """On a CPU the fast decoder, which needs no torch."""
     if device != "cpu":
-        from frailt.training.trainer import choose_device
+        from frailt.training.device import choose_device
 
         device = choose_device(device).type
     if device == "cpu":

@@ -10,6 +10,7 @@ from frailt.options import corpus_in, parse
 
 
 def run(args: list[str]) -> None:
+    from frailt.compiling import announce_compiling
     from frailt.training.config import TrainConfig
     from frailt.training.presets import PRESETS
     from frailt.training.progress import ProgressLine
@@ -32,6 +33,7 @@ def run(args: list[str]) -> None:
 
     preset = PRESETS.get(dict(pairwise(args)).get("--preset", "paper"), PRESETS["paper"])
     command = parse(Command, "train", args, __doc__, default=Command(config=preset()))
+    announce_compiling()
     config, corpus = command.config, corpus_in(command.data)
     if not {"--vocab-size", "--vocab_size"} & set(args):
         config = replace(config, model=replace(config.model, vocab_size=corpus.vocab_size))

@@ -25,7 +25,7 @@ from frailt.inference.telling import Reader, Teller, tokenizer_of
 from frailt.model.config import ModelConfig
 from frailt.model.encoding_vectors import unrolled
 from frailt.model.shape import Shape
-from frailt.model.stored import read_model
+from frailt.model.stored import BFLOAT16, read_model
 
 WORTH_THREADS = 150_000
 """Weights of a block below which several threads are not even tried."""
@@ -149,7 +149,9 @@ class FastText:
         rows = padded(config.dim, COLUMNS), padded(config.feed_forward_dim, COLUMNS)
         widest = padded(max(3 * config.dim, 2 * config.feed_forward_dim, config.context), 2 * LANES)
         room = padded(config.context, LANES) * max(padded(head, COLUMNS), padded(head, LANES))
-        keys, values = np.zeros((2, len(plan), config.key_value_heads, room), np.float32)
+        # Beside int8 weights they would soon be most of what is read; beside others the result stays exact.
+        kind = BFLOAT16 if packed.weights.dtype == np.int8 else np.float32
+        keys, values = np.zeros((2, len(plan), config.key_value_heads, room), kind)
         self.passes = np.array(passes, np.int64)
         """Passes through each group that the last token did."""
         self._all = passes

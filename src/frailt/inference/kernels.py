@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 from frailt.inference.leaving import BEFORE, LEAVE, copy_keys, copy_values, distance, divergence
-from frailt.inference.products import COLUMNS, LANES, number, operand, product, sixteen_rows
+from frailt.inference.products import COLUMNS, LANES, number, operand, place_of, product, sixteen_rows, store
 from frailt.inference.team import asked, meet
 from frailt.model.vector_math import exp_of_negative, f32
 
@@ -64,8 +64,8 @@ def read(
         exits: int64 ``(depth, 5)``: what follows each step, see ``fast_decoder._exits``.
         limit: the change between passes below which a token leaves early.
         cos, sin: float32 ``(context, head / 2)``.
-        keys, values: float32 ``(depth, kv_heads, n)``, finite everywhere: for each slot and head a matrix of tokens
-            by numbers of the head, and one of numbers by tokens, interleaved as weights are.
+        keys, values: float32 or bfloat16 ``(depth, kv_heads, n)``, finite everywhere: for each slot and head a matrix
+            of tokens by numbers of the head, and one of numbers by tokens, interleaved as weights are.
         shared: float32 ``(4, n)``, what threads tell each other: signal, queries with keys and values, heads'
             outputs, hidden layer. Zeros where nothing is written.
         private: float32 ``(threads, 5, n)``: normalised signal, results, query, scores, signal after the last pass.
@@ -151,7 +151,7 @@ def _read(
         position = start + step
         turn = cos[position], sin[position]
         for i in range(first, end):
-            x[i] = number(weights, scales, tokens[step], _place(weights, tokens[step], i, dim_row))
+            x[i] = number(weights, scales, tokens[step], place_of(weights, tokens[step], i, dim_row))
         met = meet(counter, met, threads)
         layer = 0
         while layer < len(plan):
@@ -244,14 +244,6 @@ def _share(count, thread, threads):
 
 
 @numba.njit(**options)
-def _place(weights, row, column, n):
-    """Where a number of a matrix at the start of ``weights`` lies; see ``products.py``."""
-    together = 1 if weights.itemsize == 4 else 2
-    lines = row // LANES * n + column // together * together
-    return lines * LANES + row % LANES * together + column % together
-
-
-@numba.njit(**options)
 def _normalise(x, gain, epsilon, out, dim):
     """RMSNorm."""
     total = f32(0)
@@ -273,12 +265,11 @@ def _attend(qkv, attended, keys, values, cos, sin, position, group, share, heads
     capacity = len(values) // lanes // LANES
     k = qkv[(heads + group) * head :]
     v = qkv[(heads + kv_heads + group) * head :]
-    place = position // LANES * head_row * LANES + position % LANES
     for i in range(half):
-        keys[place + i * LANES] = k[i] * cos[i] - k[i + half] * sin[i]
-        keys[place + (i + half) * LANES] = k[i] * sin[i] + k[i + half] * cos[i]
+        store(keys, place_of(keys, position, i, head_row), k[i] * cos[i] - k[i + half] * sin[i])
+        store(keys, place_of(keys, position, i + half, head_row), k[i] * sin[i] + k[i + half] * cos[i])
     for i in range(head):
-        values[(i // LANES * capacity + position) * LANES + i % LANES] = v[i]
+        store(values, place_of(values, i, position, capacity), v[i])
     known = position + 1
     blocks = -(-known // LANES)
     n = blocks * LANES

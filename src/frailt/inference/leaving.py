@@ -7,7 +7,7 @@ Numba keeps compiled code by the file of ``kernels.read``: whoever changes this 
 import numba
 import numpy as np
 
-from frailt.inference.products import COLUMNS, LANES
+from frailt.inference.products import COLUMNS, LANES, place_of
 from frailt.model.vector_math import exp_of_negative, f32
 
 BEFORE, LEAVE = 1, 2
@@ -45,9 +45,9 @@ def divergence(now, before, vocab):
 @numba.njit(nogil=True)
 def copy_keys(known, skipped, position, head):
     """The keys of one token and head from one slot into another; see ``kernels._attend`` for their places."""
-    place = position // LANES * (-(-head // COLUMNS) * COLUMNS) * LANES + position % LANES
     for i in range(head):
-        skipped[place + i * LANES] = known[place + i * LANES]
+        place = place_of(known, position, i, -(-head // COLUMNS) * COLUMNS)
+        skipped[place] = known[place]
 
 
 @numba.njit(nogil=True)
@@ -55,5 +55,5 @@ def copy_values(known, skipped, position, head):
     """The same for values."""
     capacity = len(known) // (-(-head // LANES)) // LANES
     for i in range(head):
-        place = (i // LANES * capacity + position) * LANES + i % LANES
+        place = place_of(known, i, position, capacity)
         skipped[place] = known[place]

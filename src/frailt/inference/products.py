@@ -21,7 +21,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from frailt.model.vector_math import f32, float_of_bits
+from frailt.model.vector_math import bits_of_float, f32, float_of_bits
 
 LANES = 16
 """Rows that are interleaved."""
@@ -175,6 +175,34 @@ def _number_of(weights, scales, row, at):
     if weights.dtype == types.uint16:
         return lambda weights, scales, row, at: float_of_bits(np.int32(weights[at]) << np.int32(16))
     return lambda weights, scales, row, at: weights[at]
+
+
+def store(matrix, at, x) -> Any:
+    """Put a float at a place of a matrix of float32 or bfloat16, rounded to the nearest, ties to even."""
+
+
+@overload(store)
+def _store_of(matrix, at, x):
+    if matrix.dtype == types.uint16:
+
+        def rounded(matrix, at, x):
+            bits = bits_of_float(x)
+            matrix[at] = np.uint16((bits + np.int32(0x7FFF) + ((bits >> np.int32(16)) & np.int32(1))) >> np.int32(16))
+
+        return rounded
+
+    def whole(matrix, at, x):
+        matrix[at] = x
+
+    return whole
+
+
+@numba.njit(nogil=True)
+def place_of(matrix, row, column, n):
+    """Where a number lies in a matrix whose padded rows have ``n`` numbers, from the matrix's beginning."""
+    together = 1 if matrix.itemsize == 4 else 2
+    lines = row // LANES * n + column // together * together
+    return lines * LANES + row % LANES * together + column % together
 
 
 @numba.njit(fastmath=True, error_model="numpy", nogil=True)

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from frailt.model.cache import Slot
-from frailt.model.small_heads import causal_small_heads, suits_small_heads
+from frailt.model.cpu_attention import causal_attention, suits_kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,8 @@ def attend(
     mask: Bool[Tensor, "rows 1 time keys"] | None,
 ) -> Float[Tensor, "batch heads time head"]:
     """Softmax attention. Without a mask the queries are the last ``time`` of the keys' positions, and causal."""
-    if mask is None and suits_small_heads(q, k):
-        return causal_small_heads(q, k, v)
+    if mask is None and suits_kernel(q, k):
+        return causal_attention(q, k, v)
     grouped = q.shape[1] != k.shape[1]
     # One new token sees every key; with no mask, several new tokens come only with an empty cache (see FraiLT).
     return F.scaled_dot_product_attention(

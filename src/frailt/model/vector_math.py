@@ -1,4 +1,4 @@
-"""Scalar functions for Numba kernels that LLVM can put into vector lanes: bits as floats, the exponential."""
+"""Scalar functions for Numba kernels that LLVM can put into vector lanes: bits as floats, maximum, exponential."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ from numba import types
 from numba.extending import intrinsic
 
 f32 = np.float32
+LOG2_E = f32(1.4426950408889634)
 
 
 def _bitcast(typing_context: Any, bits: Any) -> Any:
@@ -18,17 +19,38 @@ def _bitcast(typing_context: Any, bits: Any) -> Any:
     return types.float32(types.int32), generate
 
 
+def _bitcast_back(typing_context: Any, number: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.int32(types.float32), generate
+
+
 float_of_bits: Any = intrinsic(_bitcast)
 """The float32 that has the bits of an int32."""
+bits_of_float: Any = intrinsic(_bitcast_back)
+"""The bits of a float32 as an int32."""
+
+
+def _maximum(typing_context: Any, one: Any, other: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        number = ir.FloatType()
+        kind = ir.FunctionType(number, [number, number])
+        return builder.call(builder.module.declare_intrinsic("llvm.maxnum", [number], kind), arguments)
+
+    return types.float32(types.float32, types.float32), generate
+
+
+greater: Any = intrinsic(_maximum)
+"""The greater of two, as an operation that LLVM knows how to vectorise over a loop; it does not know ``max``."""
 
 
 @numba.njit(inline="always", fastmath=True)
-def exp_of_negative(x):
-    """exp(x) for x at most 0, to 2e-7 relative: written out because a call into libm is not vectorised.
+def exp2(t):
+    """2^t for t below 128, to 2e-7 relative: written out because a call into libm is not vectorised.
 
-    2^t with t = x log2(e): the whole part goes into the exponent bits, a polynomial does the fraction.
+    The whole part goes into the exponent bits, a polynomial does the fraction. Below 2^-126 it is 0.
     """
-    t = max(x * f32(1.4426950408889634), f32(-126.0))
     n = np.floor(t)
     y = t - n
     p = f32(0.00189646115)
@@ -37,4 +59,11 @@ def exp_of_negative(x):
     p = p * y + f32(0.240139967)
     p = p * y + f32(0.693154638)
     p = p * y + f32(0.99999994)
-    return p * float_of_bits((np.int32(n) + np.int32(127)) << np.int32(23))
+    e = p * float_of_bits((np.int32(n) + np.int32(127)) << np.int32(23))
+    return e if t >= f32(-126) else f32(0)
+
+
+@numba.njit(inline="always", fastmath=True)
+def exp_of_negative(x):
+    """exp(x) for x at most 0, like ``exp2``."""
+    return exp2(x * LOG2_E)

@@ -20,8 +20,9 @@ from frailt.paper.figures import draw_comparison
 from frailt.paper.gap import gap_closed, published_gap, stories_loss, story_nats
 from frailt.paper.report import as_json, markdown
 from frailt.training.config import TrainConfig
+from frailt.training.device import choose_device
 from frailt.training.run_folder import provenance
-from frailt.training.trainer import Progress, choose_device, measure_speed, train
+from frailt.training.trainer import Progress, measure_speed, train
 
 
 def compare(

@@ -15,8 +15,8 @@ from frailt.paper.grid_figures import draw_figures
 from frailt.paper.grid_results import GridResults
 from frailt.paper.grid_text import budget, commands, markdown
 from frailt.paper.published import LOSSES
+from frailt.training.device import choose_device
 from frailt.training.run_folder import provenance
-from frailt.training.trainer import choose_device
 
 
 def write_report(grid: GridConfig, corpus: Corpus, out: Path) -> list[Path]:

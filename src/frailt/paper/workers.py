@@ -22,8 +22,9 @@ from frailt.errors import InputError
 from frailt.files import read_json, write_json
 from frailt.paper.gap import story_nats
 from frailt.paper.grid import Cell
+from frailt.training.device import choose_device
 from frailt.training.run_folder import BusyError, RunFolder
-from frailt.training.trainer import choose_device, train
+from frailt.training.trainer import train
 
 POLL_SECONDS = 1.0
 """Time between looks at the run folders."""
@@ -176,13 +177,12 @@ def _worker(cells: Sequence[Cell], data: Path, out: Path, stop: Event, parent: i
 
 @contextmanager
 def _environment(threads: int) -> Iterator[None]:
-    """Processes started within have this many threads, which OpenMP and Numba read when they are loaded.
+    """Processes started within have this many threads, which OpenMP reads when it is loaded.
 
     They are deaf to Ctrl-C except while they train: the process that started them says when to stop.
     """
-    names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(threads)))
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     hears = threading.current_thread() is threading.main_thread()
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if hears else None
     try:
@@ -190,8 +190,7 @@ def _environment(threads: int) -> Iterator[None]:
     finally:
         if hears:
             signal.signal(signal.SIGINT, handler)
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before

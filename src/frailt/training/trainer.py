@@ -25,6 +25,7 @@ from frailt.model.checkpoint import put_weights, save_model, stored_weights
 from frailt.model.frailt import Block, FraiLT
 from frailt.model.shape import Shape
 from frailt.training.config import TrainConfig
+from frailt.training.device import choose_device
 from frailt.training.figures import draw_losses
 from frailt.training.optimization import learning_rate, make_optimizer
 from frailt.training.ranks import Ranks, Sharding, join
@@ -32,6 +33,8 @@ from frailt.training.run_folder import RunFolder
 
 DRAW_SECONDS = 30.0
 """Least time between pictures of the loss while a run goes on."""
+FORWARD = 1 / 3
+"""Share of a training step that is its forward pass: what validation costs a token, for the time left."""
 LOG_EVERY = 10
 """Steps between metrics lines; also how often the loss is fetched from the device and checked."""
 
@@ -231,7 +234,7 @@ class _Training:
                     steps=config.steps,
                     loss=loss,
                     tokens_per_second=pace,
-                    seconds_left=(config.steps - self.step) * config.tokens_per_step / pace,
+                    seconds_left=self.tokens_left(validate_at) / pace,
                     valid_loss=valid_loss,
                 )
             )
@@ -244,6 +247,14 @@ class _Training:
                 if stop:
                     raise KeyboardInterrupt
             since, losses = time.perf_counter(), []
+
+    def tokens_left(self, validate_at: set[int]) -> float:
+        """What is still to be done, in tokens of training."""
+        config = self.config
+        validations = sum(step >= self.step for step in validate_at)
+        every = len(self.corpus.valid.tokens)
+        validation = (validations - 1) * min(config.eval_tokens, every) + every
+        return (config.steps - self.step) * config.tokens_per_step + FORWARD * validation
 
     def train_step(self) -> Tensor:
         """One optimizer step; the mean loss of its batch, still on the device."""
@@ -258,14 +269,20 @@ class _Training:
         parts = list(zip(x.chunk(config.accumulate), y.chunk(config.accumulate), strict=True))
         for i, (part_x, part_y) in enumerate(parts, 1):
             with self.ranks.part(self.wrapped, last=i == len(parts)), autocast(config, self.device):
-                logits = self.wrapped(part_x.to(self.device), iterations=self.passes()).logits
-            loss = F.cross_entropy(logits.flatten(0, 1), part_y.flatten().to(self.device)) / config.accumulate
+                logits = self.wrapped(self.placed(part_x), iterations=self.passes()).logits
+            loss = F.cross_entropy(logits.flatten(0, 1), self.placed(part_y).flatten()) / config.accumulate
             loss.backward()
             total += loss.detach()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return total
+
+    def placed(self, tokens: Tensor) -> Tensor:
+        """Tokens on the device. A plain copy to a GPU would wait until it has done all work before."""
+        if self.device.type == "cuda":
+            return tokens.pin_memory().to(self.device, non_blocking=True)
+        return tokens.to(self.device)
 
     def passes(self) -> tuple[int, ...] | None:
         """The number of passes of this step, by group."""
@@ -279,8 +296,8 @@ class _Training:
     def validate(self, run: RunFolder, last: bool) -> float:
         tokens = self.corpus.valid.tokens if last else self.corpus.valid.tokens[: self.config.eval_tokens]
         self.model.eval()
-        with autocast(self.config, self.device):
-            loss = self.ranks.evaluate(self.model, tokens, self.corpus.valid_bytes)
+        # In float32, as `frailt evaluate` computes: bfloat16 is a way to train, and its rounding no part of the result.
+        loss = self.ranks.evaluate(self.model, tokens, self.corpus.valid_bytes)
         self.model.train()
         self.ranks.first(save_model, self.model, run.path, self.ranks.gather(stored_weights(self.model)))
         run.log(
@@ -333,22 +350,6 @@ def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManage
     if config.precision == "float32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device for a name.
-
-    Raises:
-        InputError: it is not there.
-    """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind, here in there.items() if here))
-    if not there[name]:
-        raise InputError(
-            f"device {name} is not available here; use one of {', '.join(k for k, h in there.items() if h)}"
-        )
-    return torch.device(name)
 
 
 def _result(run: RunFolder, corpus: Corpus) -> TrainResult:
