@@ -11,6 +11,7 @@ from frailt.options import Words, parse, passes
 if TYPE_CHECKING:
     from frailt.inference.packing import Weights
     from frailt.inference.telling import Teller
+    from frailt.training.device import Device
 
 
 def run(args: list[str]) -> None:
@@ -53,13 +54,14 @@ def run(args: list[str]) -> None:
     print()
 
 
-def _teller(model: Path, tokenizer: Path | None, device: str, weights: "Weights") -> "Teller":
+def _teller(model: Path, tokenizer: Path | None, device: "Device", weights: "Weights") -> "Teller":
     """On a CPU the fast decoder, which needs no torch."""
+    kind = "cpu"
     if device != "cpu":
         from frailt.training.device import choose_device
 
-        device = choose_device(device).type
-    if device == "cpu":
+        kind = choose_device(device).type
+    if kind == "cpu":
         from frailt.inference.fast_decoder import load_fast
 
         return load_fast(model, tokenizer, weights=weights)
@@ -68,7 +70,7 @@ def _teller(model: Path, tokenizer: Path | None, device: str, weights: "Weights"
     from frailt.inference.generate import load
 
     teller = load(model, tokenizer)
-    teller.model.to(device)
+    teller.model.to(kind)
     return teller
 
 
