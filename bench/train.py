@@ -111,7 +111,7 @@ def renamed(model: FraiLT) -> dict[str, Tensor]:
 
 def make_sides(dim: int, corpus: Corpus, kinds: list[str]) -> dict[str, Step]:
     model = ModelConfig(shape="8", dim=dim, vocab_size=VOCABULARY, context=CONTEXT)
-    config = TrainConfig(model=model, batch=BATCH, device="cpu")
+    config = TrainConfig(model=model, batch=BATCH, device="cpu", precision="float32")
     makers: dict[str, Callable[[], Step]] = {
         "float32": lambda: measure_speed(config, corpus),
         "float32 compiled": lambda: measure_speed(replace(config, compile=True), corpus),
