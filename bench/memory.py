@@ -41,7 +41,9 @@ def work(kind: str, dim: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             corpus = train.random_corpus(Path(folder))
             shape = "8" if rest[0] == "transformers" else rest[0]
-            config = TrainConfig(model=ModelConfig(shape=shape, dim=dim), batch=train.BATCH, device="cpu")
+            config = TrainConfig(
+                model=ModelConfig(shape=shape, dim=dim), batch=train.BATCH, device="cpu", precision="float32"
+            )
             if rest[0] == "transformers":
                 step = train.theirs(config, corpus, rest[1])
             else:

@@ -1,22 +1,23 @@
-"""Training on this machine's CPU: frailt's steps against those of transformers' Llama.
+"""Training on this machine: frailt's steps against those of transformers' Llama.
 
     python bench/train.py [--widths 64,256,512] [--json FILE]
+    python bench/train.py --device cuda --widths 512,1024 --batch 32
 
-One process, all sides in turn, a step each round: the same batch of four windows of 512, the same model of eight blocks
+One process, all sides in turn, a step each round: the same batch of windows of 512, the same model of eight blocks
 from the same first weights, the same fused AdamW and clipping; vocabulary 512, tied. The first losses must agree. A
-ratio is the median over the rounds, with the quarters below and above. transformers runs without torch.compile, in
-float32, with each of its two attentions: torch's own ("sdpa", its default) and the written-out one ("eager").
+ratio is the median over the rounds, with the quarters below and above. On a CPU transformers runs without
+torch.compile, in float32, with each of its two attentions: torch's own ("sdpa", its default) and the written-out one
+("eager"). On a GPU it is compiled, in bfloat16.
 """
 
 import argparse
 import gc
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,12 +29,22 @@ from frailt.data.batches import Corpus
 from frailt.files import write_json
 from frailt.model.frailt import FraiLT, ModelConfig
 from frailt.training.config import TrainConfig
+from frailt.training.device import choose_device
 from frailt.training.optimization import make_optimizer
-from frailt.training.trainer import measure_speed
+from frailt.training.trainer import autocast, measure_speed
 
 BATCH, CONTEXT, VOCABULARY = 4, 512, 512
-THEIRS = ("transformers sdpa", "transformers eager")
-GOAL = 1.6
+OURS = {
+    "cpu": ("float32", "float32 compiled", "bfloat16", "bfloat16 compiled"),
+    "cuda": ("bfloat16", "bfloat16 compiled"),
+}
+"""What to measure on a device."""
+THEIRS = {
+    "cpu": ("transformers sdpa", "transformers eager"),
+    "cuda": ("transformers sdpa bfloat16 compiled",),
+}
+"""What to measure it against."""
+GOAL = {"cpu": 1.6, "cuda": 1.3}
 """What was promised over transformers, at every width."""
 
 Step = Callable[[], float]
@@ -82,14 +93,18 @@ def theirs(config: TrainConfig, corpus: Corpus, attention: str) -> Step:
     )
     torch.manual_seed(config.seed)
     model.load_state_dict(renamed(FraiLT(config.model)), strict=False)
-    model.train()
+    device = choose_device(config.device)
+    model.to(device).train()
     optimizer = make_optimizer(model, config.optimizer)
+    forward = torch.compile(model) if config.compile else model
     step = 0
 
     def train_step() -> float:
         nonlocal step
-        x, y = corpus.train.batch(step, batch=BATCH, context=CONTEXT, seed=config.seed)
-        loss = F.cross_entropy(model(input_ids=x).logits.flatten(0, 1), y.flatten())
+        x, y = corpus.train.batch(step, batch=config.batch, context=CONTEXT, seed=config.seed)
+        with autocast(config, device):
+            logits = forward(input_ids=x.to(device)).logits
+        loss = F.cross_entropy(logits.flatten(0, 1), y.flatten().to(device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip)
         optimizer.step()
@@ -109,25 +124,29 @@ def renamed(model: FraiLT) -> dict[str, Tensor]:
     return weights
 
 
-def make_sides(dim: int, corpus: Corpus, kinds: list[str]) -> dict[str, Step]:
+def make_sides(dim: int, corpus: Corpus, device: Literal["cpu", "cuda"], batch: int) -> dict[str, Step]:
+    """A training for each name: its words are precision and compilation, and whose it is."""
     model = ModelConfig(shape="8", dim=dim, vocab_size=VOCABULARY, context=CONTEXT)
-    config = TrainConfig(model=model, batch=BATCH, device="cpu", precision="float32")
-    makers: dict[str, Callable[[], Step]] = {
-        "float32": lambda: measure_speed(config, corpus),
-        "float32 compiled": lambda: measure_speed(replace(config, compile=True), corpus),
-        "bfloat16": lambda: measure_speed(replace(config, precision="bfloat16"), corpus),
-        "bfloat16 compiled": lambda: measure_speed(replace(config, precision="bfloat16", compile=True), corpus),
-        **{name: lambda name=name: theirs(config, corpus, name.split()[1]) for name in THEIRS},
-    }
-    return {name: make() for name, make in makers.items() if name in kinds or name in THEIRS}
+    sides = {}
+    for name in (*OURS[device], *THEIRS[device]):
+        words = name.split()
+        config = TrainConfig(
+            model=model,
+            batch=batch,
+            device=device,
+            precision="bfloat16" if "bfloat16" in words else "float32",
+            compile="compiled" in words,
+        )
+        sides[name] = theirs(config, corpus, words[1]) if name in THEIRS[device] else measure_speed(config, corpus)
+    return sides
 
 
 def measure(sides: dict[str, Step], seconds: float) -> list[dict[str, float]]:
     """Rounds of a step each, for about so long; at least five."""
     firsts = {name: step() for name, step in sides.items()}
     for name, first in firsts.items():
-        off = abs(first - firsts[THEIRS[0]])
-        assert off < (0.01 if name.startswith("bfloat16") else 1e-4), f"{name}: first loss off by {off}"
+        off = abs(first - next(iter(firsts.values())))
+        assert off < (0.01 if "bfloat16" in name else 1e-4), f"{name}: first loss off by {off}"
     for step in sides.values():
         step()
     rounds, start = list[dict[str, float]](), perf_counter()
@@ -142,18 +161,18 @@ def measure(sides: dict[str, Step], seconds: float) -> list[dict[str, float]]:
     return rounds
 
 
-def report(dim: int, rounds: list[dict[str, float]]) -> dict[str, Any]:
+def report(dim: int, rounds: list[dict[str, float]], device: str, batch: int) -> dict[str, Any]:
     """Print one width; its figures."""
     print(f"\nwidth {dim}: {len(rounds)} rounds; tokens/s")
-    speeds = {name: BATCH * CONTEXT / median(r[name] for r in rounds) for name in rounds[0]}
+    speeds = {name: batch * CONTEXT / median(r[name] for r in rounds) for name in rounds[0]}
     for name, speed in speeds.items():
         print(f"  {name:20} {speed:8.0f}")
     ratios = []
-    for their in THEIRS:
-        for own in (name for name in rounds[0] if name not in THEIRS):
+    for their in THEIRS[device]:
+        for own in OURS[device]:
             low, middle, high = quantiles((r[their] / r[own] for r in rounds), n=4)
-            ratios.append({"of": own, "over": their, "median": middle, "quarters": [low, high], "goal": GOAL})
-            print(f"  {own} over {their}: {middle:.2f} ({low:.2f} to {high:.2f}), to reach: {GOAL}")
+            ratios.append({"of": own, "over": their, "median": middle, "quarters": [low, high], "goal": GOAL[device]})
+            print(f"  {own} over {their}: {middle:.2f} ({low:.2f} to {high:.2f}), to reach: {GOAL[device]}")
     return {
         "seconds": {name: [r[name] for r in rounds] for name in rounds[0]},
         "tokens_per_second": speeds,
@@ -166,21 +185,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--widths", default="64,256,512")
     parser.add_argument("--seconds", type=float, default=90, help="measuring at each width")
-    parser.add_argument(
-        "--kinds", default="float32,float32 compiled,bfloat16,bfloat16 compiled", help="what of frailt to measure"
-    )
+    parser.add_argument("--device", choices=tuple(OURS), default="cpu")
+    parser.add_argument("--batch", type=int, default=BATCH, help="windows in a step")
     parser.add_argument("--threads", type=int, help="unset: torch's choice, all cores")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    found: dict[str, Any] = {"machine": machine(), "batch": BATCH, "context": CONTEXT, "depth": 8, "widths": {}}
+    found: dict[str, Any] = {
+        "machine": machine(options.device),
+        "batch": options.batch,
+        "context": CONTEXT,
+        "depth": 8,
+        "widths": {},
+    }
     print(", ".join(f"{name} {value}" for name, value in found["machine"].items()))
     with tempfile.TemporaryDirectory() as folder:
         corpus = random_corpus(Path(folder))
         for dim in map(int, options.widths.split(",")):
-            sides = make_sides(dim, corpus, options.kinds.split(","))
-            found["widths"][dim] = report(dim, measure(sides, options.seconds))
+            sides = make_sides(dim, corpus, options.device, options.batch)
+            found["widths"][dim] = report(dim, measure(sides, options.seconds), options.device, options.batch)
             torch.compiler.reset()
     if options.json:
         write_json(options.json, found)
