@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from machine import machine
+from random_model import random_model
 
 from frailt.data.tokenizer import FIXED, Tokenizer
 from frailt.export.gguf import Precision, save_gguf
@@ -30,7 +31,6 @@ from frailt.files import write_json
 from frailt.inference.fast_decoder import FastReader
 from frailt.inference.packing import pack
 from frailt.inference.team import cores
-from frailt.model.config import ModelConfig, weight_shapes
 from frailt.model.stored import StoredModel
 
 KINDS = ("float32", "bfloat16", "int8")
@@ -54,19 +54,6 @@ RATIOS = (
 Step = Callable[[int], np.ndarray]
 """Read one token, give the scores of the next. A fresh text begins with the step's maker."""
 Side = Callable[[], Step]
-
-
-def random_model(shape: str, dim: int, vocab: int, context: int) -> StoredModel:
-    """A model as it starts training, its encodings included."""
-    config = ModelConfig(shape=shape, dim=dim, vocab_size=vocab, context=context)
-    random = np.random.default_rng(0)
-    weights = {
-        name: np.ones(size, np.float32)
-        if len(size) == 1
-        else random.standard_normal(size, np.float32) * np.float32(0.02)
-        for name, size in weight_shapes(config).items()
-    }
-    return StoredModel(config, weights)
 
 
 def ours(model: StoredModel, kind: str, threads: int | None) -> Side:

@@ -104,7 +104,7 @@ def theirs(config: TrainConfig, corpus: Corpus, attention: str) -> Step:
         x, y = corpus.train.batch(step, batch=config.batch, context=CONTEXT, seed=config.seed)
         with autocast(config, device):
             logits = forward(input_ids=x.to(device)).logits
-        loss = F.cross_entropy(logits.flatten(0, 1), y.flatten().to(device))
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), y.flatten().to(device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip)
         optimizer.step()

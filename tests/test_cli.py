@@ -231,7 +231,7 @@ BAD = [
     ("train --lr nan", r"lr is nan; it must be above 0"),
     ("train --seed -1", r"seed is -1; it must be from 0"),
     ("story --top-k 0 --model runs/mine", r"top_k is 0; it must be at least 1"),
-    ("story --passes 0 --model runs/mine", r"iterations 0 do not fit shape 1\^3"),
+    ("story --passes 0 --model runs/mine", r"passes 0 do not fit shape 1\^3"),
     ("story --exit cos:0.1 --model runs/mine", r"exit 'cos:0.1' is not understood; write l2:0.05"),
     ("story --exit l2:0.1:1 --model runs/mine", r"least passes before an exit are 1; they must be at least 2"),
     ("prepare --out x", r"give exactly one source"),
@@ -242,7 +242,7 @@ BAD = [
     ("compare --data data --shapes 1^2:odd", r"shape '1\^2:odd' has an unknown encoding"),
     ("compare --data data --heads 3", r"dim 64 with 3 heads gives no even head width"),
     ("reproduce --data data --budget soon", r"budget 'soon' is not understood; write tokens like 4M, or minutes like"),
-    ("reproduce --data data --budget 0", r"budget '0' is not understood"),
+    ("reproduce --data data --budget 0", r"budget is 0; it must be above 0"),
     ("reproduce --data data --widths 64,x", r"widths '64,x' are not whole numbers joined by commas"),
     ("reproduce --data data --widths 64,100", r"dim 100 with 8 heads gives no even head width"),
     ("reproduce --data data --jobs 0", r"jobs is 0; it must be above 0"),
@@ -253,7 +253,7 @@ BAD = [
     ("reproduce --data data --out data", r"data holds other files and no grid; choose another --out"),
     (f"evaluate runs/mine --text held-out.txt --device {NO_DEVICE}", rf"device {NO_DEVICE} is not available here"),
     ("export runs/mine --to onnx --out x", r"invalid choice 'onnx' for argument '--to'"),
-    ("export runs/mine --to gguf --out x --passes 0", r"iterations 0 do not fit shape 1\^3"),
+    ("export runs/mine --to gguf --out x --passes 0", r"passes 0 do not fit shape 1\^3"),
     ("export runs/mine --to gguf", r"Missing from frailt export: --out PATH; see"),
     # Files
     ("export nowhere --to gguf --out x", r"nowhere holds no model"),
@@ -439,6 +439,15 @@ def test_story_takes_the_newest_run(run: Run, home: Path, tmp_path: Path, monkey
     assert (status, err) == (0, "told by runs/compare/runs/b\n")
     assert newest == run("story", "--max-tokens", "20", "--model", "runs/compare/runs/b")[1]
     assert newest not in texts.values()
+    metrics = tmp_path / "runs" / "compare" / "runs" / "b" / "metrics.jsonl"
+    metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:-1]))
+    assert run("story", "--max-tokens", "1")[2] == "told by runs/compare/runs/b, whose training is not complete\n"
+
+
+def test_story_says_where_passes_go_beyond_the_shape(run: Run, home: Path) -> None:
+    options = ("story", "--model", "runs/mine", "--max-tokens", "1", "--passes")
+    assert run(*options, "3")[2] == ""
+    assert run(*options, "4")[2].startswith("more passes than shape 1^3 has;")
 
 
 def test_info(run: Run, home: Path) -> None:

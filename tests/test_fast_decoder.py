@@ -162,7 +162,7 @@ def test_what_cannot_be_read_is_refused() -> None:
     for tokens, message in (([40], "vocabulary of 40"), ([-1], "vocabulary"), ([], "vocabulary"), ([1] * 33, "33 tok")):
         with pytest.raises(InputError, match=message):
             text.read(tokens)
-    with pytest.raises(InputError, match="iterations 0 do not fit shape"):
+    with pytest.raises(InputError, match="passes 0 do not fit shape"):
         FastReader(packed, 0)
     with pytest.raises(InputError, match="threads is 0"):
         FastStoryteller(packed, TOKENIZER, threads=0)

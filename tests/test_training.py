@@ -142,9 +142,12 @@ train(config, Corpus(Path({str(corpus.folder)!r})), Path({str(tmp_path / "cut")!
     assert same(tmp_path / "whole", tmp_path / "cut")
 
 
-@pytest.mark.parametrize("where", ["forward", "update", "report", "last report"])
+@pytest.mark.parametrize(
+    ("where", "number"),
+    [(where, signal.SIGINT) for where in ("forward", "update", "report", "last report")] + [("update", signal.SIGTERM)],
+)
 def test_ctrl_c_ends_between_steps_and_is_resumed_exactly(
-    corpus: Corpus, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+    corpus: Corpus, tmp_path: Path, where: str, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(TINY, checkpoint_seconds=3600.0)
     train(config, corpus, tmp_path / "whole")
@@ -154,7 +157,7 @@ def test_ctrl_c_ends_between_steps_and_is_resumed_exactly(
         def wrapped(*args: Any, **options: Any) -> Any:
             calls[name] += 1
             if name == where and calls[name] == after:
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), number)
             return call(*args, **options)
 
         return wrapped

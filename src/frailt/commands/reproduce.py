@@ -75,8 +75,9 @@ def run(args: list[str]) -> None:
     budget = _budget(command.budget)
     check_folder(command.out)
     corpus = corpus_in(command.data)
+    widths = numbers("widths", command.widths)
     base = TrainConfig(
-        model=ModelConfig(heads=command.heads, context=command.context, vocab_size=corpus.vocab_size),
+        model=ModelConfig(dim=widths[0], heads=command.heads, context=command.context, vocab_size=corpus.vocab_size),
         optimizer=OptimizerConfig(lr=command.lr),
         tokens=budget if isinstance(budget, int) else 1,
         batch=command.batch,
@@ -86,7 +87,7 @@ def run(args: list[str]) -> None:
         device=command.device,
     )
     grid = GridConfig(
-        widths=numbers("widths", command.widths),
+        widths=widths,
         shapes=tuple(command.shapes.replace(" ", "").split(",")),
         seeds=numbers("seeds", command.seeds),
         base=base,
@@ -138,12 +139,12 @@ def run(args: list[str]) -> None:
 def _budget(text: str) -> int | float:
     """Tokens of each model as an int, or minutes of the whole grid as a float."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?min", text)
-    if match and float(match[1]) > 0:
-        return float(match[1])
-    tokens = token_count(text)
-    if not tokens:
+    budget = float(match[1]) if match else token_count(text)
+    if budget is None:
         raise InputError(f"budget {text!r} is not understood; write tokens like 4M, or minutes like 90min")
-    return tokens
+    if budget == 0:
+        raise InputError(f"budget is {text}; it must be above 0")
+    return budget
 
 
 EVAL_TOKENS = 32_768

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from frailt.errors import InputError
+from frailt.model.shape import Shape
 from frailt.options import Words, parse, passes
 
 if TYPE_CHECKING:
     from frailt.inference.packing import Weights
     from frailt.inference.telling import Teller
+    from frailt.model.config import ModelConfig
     from frailt.training.device import Device
 
 
@@ -33,7 +35,7 @@ def run(args: list[str]) -> None:
         exit: str | None = None
         """Passes end for a token when one changes little: l2:0.1 (its state), kl:0.01 (its prediction). For models
         trained with --passes random."""
-        sampling: Sampling = field(default_factory=Sampling)
+        sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.8))
         device: Literal["auto", "cpu", "cuda", "mps"] = "cpu"
         """Where to compute. Small models write fastest on the CPU."""
         weights: Weights = "auto"
@@ -42,10 +44,12 @@ def run(args: list[str]) -> None:
     command = parse(Command, "story", args, __doc__)
     announce_compiling()
     teller = _teller(command.model or _own_or_shipped(), command.tokenizer, command.device, command.weights)
+    iterations = passes(command.passes)
+    _note_passes(teller.config, iterations)
     pieces = teller.stream(
         command.beginning,
         command.sampling,
-        iterations=passes(command.passes),
+        iterations=iterations,
         early_exit=EarlyExit.parse(command.exit) if command.exit is not None else None,
     )
     print(command.beginning.rstrip(" ") + next(pieces, ""), end="", flush=True)
@@ -83,5 +87,16 @@ def _own_or_shipped() -> Path:
         print(f"no model in runs/: told by {BEST.name}, which comes with frailt", file=sys.stderr)
         return BEST
     newest = max(found, key=lambda path: path.stat().st_mtime).parent
-    print(f"told by {newest}", file=sys.stderr)
+    metrics = newest / "metrics.jsonl"
+    unfinished = metrics.exists() and '"final"' not in metrics.read_text(encoding="utf-8")
+    print(f"told by {newest}" + (", whose training is not complete" if unfinished else ""), file=sys.stderr)
     return newest
+
+
+def _note_passes(config: "ModelConfig", iterations: int | tuple[int, ...] | None) -> None:
+    shape = Shape.parse(config.shape)
+    if any(asked > group.iterations for asked, group in zip(shape.passes(iterations), shape.groups, strict=True)):
+        print(
+            f"more passes than shape {shape} has; only a model trained with --passes random keeps its sense then",
+            file=sys.stderr,
+        )

@@ -48,7 +48,7 @@ class FastStoryteller(Teller):
     def __init__(self, packed: Packed, tokenizer: Tokenizer, *, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
             raise InputError(f"threads is {threads}; it must be at least 1")
-        self.packed, self.tokenizer, self.threads = packed, tokenizer, threads
+        self.config, self.packed, self.tokenizer, self.threads = packed.config, packed, tokenizer, threads
 
     def reader(
         self, iterations: int | tuple[int, ...] | None = None, early_exit: EarlyExit | None = None

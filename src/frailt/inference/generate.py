@@ -26,7 +26,7 @@ class Storyteller(Teller):
     """
 
     def __init__(self, model: FraiLT, tokenizer: Tokenizer) -> None:
-        self.model, self.tokenizer = model, tokenizer
+        self.config, self.model, self.tokenizer = model.config, model, tokenizer
 
     @classmethod
     def load(cls, path: Path, tokenizer: Path | None = None) -> "Storyteller":

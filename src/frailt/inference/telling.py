@@ -48,6 +48,7 @@ class Reader(ABC):
 class Teller(ABC):
     """Something that completes prompts. What computes the scores is ``reader``'s to say."""
 
+    config: ModelConfig
     tokenizer: Tokenizer
 
     @abstractmethod

@@ -125,7 +125,7 @@ class Shape:
             chosen = tuple(iterations)
         if len(chosen) != len(self.groups) or min(chosen) < 1:
             raise InputError(
-                f"iterations {iterations!r} do not fit shape {self}: give one count of at least 1, "
+                f"passes {iterations!r} do not fit shape {self}: give one count of at least 1, "
                 f"or one for each of its {len(self.groups)} groups"
             )
         return chosen

@@ -46,8 +46,9 @@ T = TypeVar("T")
 class Ranks:
     """A process that trains alone: nothing to split, to wrap or to agree on."""
 
-    signals: tuple[signal.Signals, ...] = (signal.SIGINT,)
-    """What ends a run between two steps."""
+    signals: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
+    """What ends a run between two steps: Ctrl-C, and what schedulers send. torchrun, too, ends the other ranks with
+    SIGTERM when one has ended."""
 
     def __init__(self, device: torch.device, where: Place | None = None) -> None:
         self.device = device
@@ -105,9 +106,6 @@ class Replicas(Ranks):
     What the hosts tell each other goes over gloo in the CPU's memory, and only gradients and shards go from GPU to
     GPU. So to agree costs a round trip between processes, but never makes a host wait for its GPU.
     """
-
-    # torchrun passes on what it gets, and ends the other ranks with SIGTERM when one has ended.
-    signals = (signal.SIGINT, signal.SIGTERM)
 
     def folder(self, path: Path) -> RunFolder:
         return _SharedFolder(path, self)

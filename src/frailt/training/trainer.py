@@ -81,7 +81,7 @@ def train(
 ) -> TrainResult:
     """Train a model into a run folder.
 
-    A run that was cut off, by Ctrl-C or by a power failure, goes on with ``resume=True`` from its last saved
+    A run that was cut off, by Ctrl-C, SIGTERM or a power failure, goes on with ``resume=True`` from its last saved
     state; on a CPU the result is the same, bit for bit, as without the cut. A complete run is not trained again.
 
     Under torchrun the processes train one model together (``ranks.py``); each gets the result.
@@ -96,7 +96,7 @@ def train(
         sharding: how processes that torchrun started share the model (``ranks.py``); it does not change the result.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, or ``stop``; the state is saved.
+        KeyboardInterrupt: Ctrl-C, SIGTERM, or ``stop``; the state is saved.
         InputError: config and data do not fit, ``out`` holds something else, the saved state is damaged, or the
             loss is no longer finite (the last good state is kept).
         OSError: the disk is full; the last good state is kept.
@@ -131,7 +131,8 @@ def default_folder(config: TrainConfig) -> Path:
 
 
 class _Interrupt:
-    """Ctrl-C as a flag, so that it ends a run between two steps and not within one. A second one ends it at once.
+    """Ctrl-C or SIGTERM as a flag, so that it ends a run between two steps and not within one. A second one ends it at
+    once.
 
     One that came to any of several ranks ends them all; there a second one is none, since torchrun repeats them.
 
@@ -270,7 +271,8 @@ class _Training:
         for i, (part_x, part_y) in enumerate(parts, 1):
             with self.ranks.part(self.wrapped, last=i == len(parts)), autocast(config, self.device):
                 logits = self.wrapped(self.placed(part_x), iterations=self.passes()).logits
-            loss = F.cross_entropy(logits.flatten(0, 1), self.placed(part_y).flatten()) / config.accumulate
+            # In float32: a loss in bfloat16 has three digits.
+            loss = F.cross_entropy(logits.flatten(0, 1).float(), self.placed(part_y).flatten()) / config.accumulate
             loss.backward()
             total += loss.detach()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip)

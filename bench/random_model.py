@@ -1,0 +1,19 @@
+"""A model to measure with: its weights make no difference to time and memory."""
+
+import numpy as np
+
+from frailt.model.config import ModelConfig, weight_shapes
+from frailt.model.stored import StoredModel
+
+
+def random_model(shape: str, dim: int, vocab: int, context: int) -> StoredModel:
+    """A model as it starts training, its encodings included."""
+    config = ModelConfig(shape=shape, dim=dim, vocab_size=vocab, context=context)
+    random = np.random.default_rng(0)
+    weights = {
+        name: np.ones(size, np.float32)
+        if len(size) == 1
+        else random.standard_normal(size, np.float32) * np.float32(0.02)
+        for name, size in weight_shapes(config).items()
+    }
+    return StoredModel(config, weights)
