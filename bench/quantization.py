@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from machine import machine
 
 from frailt.data.tokenizer import Tokenizer
 from frailt.evaluation.text import encode_text
@@ -60,7 +61,10 @@ def main() -> None:
         more = f"{row['more']:+.5f} ± {row['standard_error']:.5f}"
         print(f"{kind:9} {row['nats_per_token']:.4f} nats/token ({more}), {row['bytes'] / 1e6:.2f} MB of matrices")
     if options.json:
-        write_json(options.json, {"model": str(options.model), "text": options.text.name, **figures})
+        write_json(
+            options.json,
+            {"machine": machine(), "model": str(options.model), "text": options.text.name, "weights": figures},
+        )
 
 
 if __name__ == "__main__":
