@@ -34,8 +34,9 @@ from frailt.model.stored import read_model
 from frailt.options import table
 
 RULES = (
-    "l2:0.05", "l2:0.08", "l2:0.1", "l2:0.12", "l2:0.14", "l2:0.16", "l2:0.18", "l2:0.2", "l2:0.3",
-    "kl:0.0003", "kl:0.001", "kl:0.003", "kl:0.005", "kl:0.01", "kl:0.03",
+    "l2:0.1", "l2:0.12", "l2:0.14", "l2:0.15", "l2:0.16", "l2:0.17", "l2:0.18", "l2:0.2", "l2:0.3",
+    "kl:0.001", "kl:0.003", "kl:0.005", "kl:0.01", "kl:0.03",
+    "kl:0.003:5", "kl:0.005:5", "kl:0.006:5", "kl:0.01:5",
 )  # fmt: skip
 ALLOWED = 0.01
 """Nats that an exit may cost."""
