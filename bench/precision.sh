@@ -15,7 +15,8 @@ frailt prepare --out "$WORK/tinystories" --tokenizer "$DATA/llama2c/tok512.model
 
 for precision in float32 bfloat16; do
   train="frailt reproduce --data $WORK/tinystories --out $WORK/precision-$precision --precision $precision --jobs 2"
-  $train --widths 64 --shapes 4,1^4 --budget 500k --lr 2e-3 --seeds "${SEEDS:-0,1,2,3,4,5,6,7,8,9}"
-  $train --widths 256 --shapes 1^2 --budget 500k --lr 1e-3 --seeds "${SEEDS:-0,1,2,3,4,5,6,7,8,9}"
+  $train --widths 64 --shapes 1^4 --budget 500k --lr 2e-3 --seeds 0,1,2,3,4,5,6,7,8,9
+  $train --widths 256 --shapes 1^2 --budget 300k --lr 1e-3 --seeds 0,1,2,3,4,5,6,7
 done
+mkdir -p results/bench
 python bench/precision.py "$WORK"/precision-{float32,bfloat16} --json results/bench/precision.json
