@@ -15,16 +15,13 @@ from importlib.machinery import PathFinder
 from importlib.util import module_from_spec
 from pathlib import Path
 
-import numba
 import pytest
 import torch
 from corpora import make_corpus
-from numba.core.event import register, unregister
 from safetensors.torch import load_file, save_file
 
 import frailt
 from frailt import cli
-from frailt.compiling import Announcer
 from frailt.data.storyworld import stories
 from frailt.data.tokenizer import Tokenizer
 from frailt.evaluation.loss import stream_loss
@@ -445,24 +442,6 @@ def test_story_takes_the_newest_run(run: Run, home: Path, tmp_path: Path, monkey
     metrics = tmp_path / "runs" / "compare" / "runs" / "b" / "metrics.jsonl"
     metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:-1]))
     assert run("story", "--max-tokens", "1")[2] == "told by runs/compare/runs/b, whose training is not complete\n"
-
-
-def test_compiling_is_announced_once_to_whoever_waits(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    announcer = Announcer()
-    register("numba:compile", announcer)
-    try:
-        said = []
-        for terminal in (False, True, True):
-            monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
-            numba.njit(lambda x: x + 1)(1)
-            said.append(capsys.readouterr().err)
-    finally:
-        unregister("numba:compile", announcer)
-    assert (said[0], said[2]) == ("", "")
-    # A command that ran before in this process may have an announcer of its own.
-    assert set(said[1].splitlines()) == {"compiling for this processor, once (some seconds)"}
 
 
 def test_story_says_where_passes_go_beyond_the_shape(run: Run, home: Path) -> None:

@@ -32,7 +32,11 @@ from frailt.training import trainer
 from frailt.training.config import TrainConfig
 
 BASE = TrainConfig(
-    model=ModelConfig(dim=16, heads=2, vocab_size=300, context=32), tokens=10 * 4 * 32, batch=4, evaluations=1
+    model=ModelConfig(dim=16, heads=2, vocab_size=300, context=32),
+    tokens=10 * 4 * 32,
+    batch=4,
+    evaluations=1,
+    precision="float32",
 )
 PAPER = SHARED / "paper" / "frailt.txt"
 

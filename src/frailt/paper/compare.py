@@ -5,7 +5,7 @@ losses are then compared story by story.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
 
@@ -21,7 +21,7 @@ from frailt.paper.gap import gap_closed, published_gap, stories_loss, story_nats
 from frailt.paper.report import as_json, markdown
 from frailt.training.config import TrainConfig
 from frailt.training.device import choose_device
-from frailt.training.run_folder import provenance
+from frailt.training.run_folder import RunFolder, provenance
 from frailt.training.trainer import Progress, measure_speed, train
 
 
@@ -67,7 +67,7 @@ def compare(
         config=config,
         rows=rows,
         data={"name": corpus.folder.name, **corpus.manifest},
-        provenance=provenance(device),
+        provenance={**provenance(device), "precision": _precisions(folders.values())},
     )
     write_json(out / "compare.json", as_json(result))
     write_text(out / "table.md", markdown(result))
@@ -114,6 +114,10 @@ def _row(
         gap_interval=interval,
         paper_gap=paper_gap,
     )
+
+
+def _precisions(folders: Iterable[Path]) -> str:
+    return " and ".join(sorted({RunFolder(folder).precision for folder in folders}))
 
 
 def _find(config: CompareConfig, shape: str) -> str | None:

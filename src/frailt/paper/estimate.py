@@ -17,6 +17,7 @@ from frailt.paper.grid import Cell, GridConfig
 from frailt.paper.workers import threads_at
 from frailt.training.config import TrainConfig
 from frailt.training.progress import clock
+from frailt.training.trainer import VALIDATION
 
 STATE_BYTES = 16
 """Bytes for each parameter while it trains: weight, gradient and AdamW's two means, in float32."""
@@ -32,11 +33,11 @@ class Speed:
     """For each block or pass more."""
 
     def seconds(self, config: TrainConfig, valid_tokens: int) -> float:
-        """The whole run of a config, validations counted at a third of a training step."""
+        """The whole run of a config, validations counted as ``trainer.VALIDATION`` says."""
         some = min(config.eval_tokens, valid_tokens)
         # All validation tokens are read twice at the end: for the run's loss, and story by story.
         validated = (config.evaluations - 1) * some + 2 * valid_tokens
-        tokens = config.steps * config.tokens_per_step + validated / 3
+        tokens = config.steps * config.tokens_per_step + validated * VALIDATION
         return tokens * (self.first + (config.model.depth - 1) * self.block)
 
 

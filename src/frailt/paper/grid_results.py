@@ -121,5 +121,8 @@ def _complete(grid: GridConfig, corpus: Corpus, out: Path) -> Iterator[CellRun]:
             loss=stories_loss(stories, corpus),
             stories=stories,
             curve=[(m["tokens"], m["valid_loss"]) for m in folder.metrics() if "valid_loss" in m],
-            provenance={key: value for key, value in record.items() if key not in ("config", "data")},
+            provenance={
+                "precision": folder.precision,
+                **{key: value for key, value in record.items() if key not in ("config", "data")},
+            },
         )

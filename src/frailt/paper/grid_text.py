@@ -89,11 +89,12 @@ def protocol(results: GridResults) -> str:
     seeds = {
         dim: sorted({s for (d, _), runs in results.cells.items() if d == dim for s in runs}) for dim in results.widths
     }
+    precision = " and ".join(sorted({run.provenance["precision"] for _, run in results.all_runs()}))
     listed = "; ".join(f"width {dim}: {', '.join(map(str, own))}" for dim, own in seeds.items())
     return (
         f"{budget(results)} {base.steps:,} steps of {base.batch} windows of {model.context} tokens, AdamW with peak "
         f"rate {optimizer.lr:g}, {optimizer.warmup:.0%} warm-up and a cosine to 0, weight decay "
-        f"{optimizer.weight_decay:g}, {base.precision}; {model.heads} heads, vocabulary {model.vocab_size}. The same "
+        f"{optimizer.weight_decay:g}, {precision}; {model.heads} heads, vocabulary {model.vocab_size}. The same "
         f"text in the same order for every model: {data['name']}, {data['train']['stories']:,} stories of "
         f"{data['train']['tokens']:,} tokens; validation on {data['valid']['stories']:,} stories, "
         f"{data['valid']['tokens'] - 1:,} tokens. Seeds by {listed}. Where there are several, losses are their means."

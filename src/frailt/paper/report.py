@@ -44,7 +44,7 @@ def caption(result: Comparison) -> str:
     return (
         f"Width {base.model.dim}, context {base.model.context}, vocabulary {base.model.vocab_size}. "
         f"Each model: {tokens:,} training tokens in {base.steps:,} steps of {base.tokens_per_step:,}, peak rate "
-        f"{base.optimizer.lr:g}, {base.precision}, seed {seeds}. Depth: blocks times "
+        f"{base.optimizer.lr:g}, {result.provenance['precision']}, seed {seeds}. Depth: blocks times "
         f"passes. MFLOPs: of a forward pass, per token. Loss in nats per token{means}, over "
         f"{result.rows[0].losses[0].tokens:,} tokens of {data['valid']['stories']:,} held-out stories. Gap closed: "
         "(loss of the shallow standard model - loss) / (loss of the shallow - loss of the deep one), with its 95% "

@@ -31,6 +31,7 @@ from frailt.data.batches import Corpus
 from frailt.errors import InputError
 from frailt.files import read_json, write_bytes, write_json, write_text
 from frailt.training.config import TrainConfig
+from frailt.training.device import choose_precision
 
 INCIDENTAL = {"checkpoint_seconds", "device"}
 """Settings that do not change what is trained: a run may go on with others."""
@@ -60,6 +61,7 @@ class RunFolder:
         record = {
             "config": dataclasses.asdict(config),
             "data": {"name": corpus.folder.name, **corpus.digest},
+            "precision": choose_precision(config.precision, device),
             **provenance(device),
         }
         self._refuse(record, resume=resume)  # Before anything is written.
@@ -111,6 +113,12 @@ class RunFolder:
     def record(self) -> dict[str, Any]:
         """What ``run.json`` says."""
         return read_json(self.path / "run.json")
+
+    @property
+    def precision(self) -> str:
+        """The precision that it began in. Runs without a record of it were told which."""
+        record = self.record()
+        return record.get("precision", record["config"]["precision"])
 
     def config(self) -> TrainConfig:
         """The run's config."""
