@@ -283,7 +283,7 @@ def test_stories_are_cut_in_the_middle() -> None:
 
 def test_completions_are_spread_over_the_beginnings(teller: Storyteller) -> None:
     given = [Beginning(text="One"), Beginning(text="Two"), Beginning(text="Three")]
-    [found] = complete(teller, given, 7, Sampling(max_tokens=6))
+    found = complete(teller, given, 7, Sampling(max_tokens=6))
     assert [one.beginning for one in found] == ["One", "Two", "Three"] * 2 + ["One"]
     assert [one.index for one in found] == [0, 0, 0, 1, 1, 1, 2]
     assert len({one.text for one in found}) == 7, "a beginning that is given again is completed in another way"
@@ -340,7 +340,6 @@ def test_a_cut_off_writing_goes_on_with_the_same_stories(
                 raise KeyboardInterrupt
 
     expected = written("whole")
-    assert expected == [one for found in complete(teller, given, 8, Sampling(max_tokens=5)) for one in found][-8:]
     monkeypatch.setattr(Storyteller, "write", cut_off)
     with pytest.raises(KeyboardInterrupt):
         written("cut")
@@ -354,7 +353,7 @@ def test_a_cut_off_writing_goes_on_with_the_same_stories(
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     [again] = (tmp_path / "cut").iterdir()
     assert again == file
-    assert len(expected) == len({one.text for one in expected}) == 8
+    assert expected == complete(teller, given, 8, Sampling(max_tokens=5)), "all side by side"
 
 
 def test_labels_tell_models_apart() -> None:

@@ -63,10 +63,12 @@ def run(args: list[str]) -> None:
 
 
 def _grade(command: Any) -> None:
-    from frailt.paper.grades_report import HEADERS, cells, grade, grade_questions
+    from frailt.paper.grades_report import HEADERS, cells, check_report, grade, grade_questions
     from frailt.paper.section_4_2 import claims
 
     form = _form(command)
+    if not command.estimate:
+        check_report(command.models, form, command.stories, command.judge, command.out)
     students = _students(command, command.models)
     if _estimated(command, [(form, grade_questions(students))]):
         return

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -52,11 +52,17 @@ def complete(
     sampling: Sampling,
     *,
     written: Sequence[Completion] = (),
+    keep: Callable[[list[Completion]], None] = lambda found: None,
     report: Report = lambda done, state: None,
-) -> Iterator[list[Completion]]:
-    """Go on to ``count`` completions, spread over the beginnings in turn; all that there are, after each batch.
+) -> list[Completion]:
+    """``count`` completions, spread over the beginnings in turn, so that each has as many as the others or one more.
 
-    What is written does not depend on how much was ``written`` before.
+    Args:
+        teller: the model.
+        beginnings, count, sampling: what it completes, and how.
+        written: the first ones, where they are there already; the others do not depend on how many these are.
+        keep: given all that there are after each batch.
+        report: see `Report`.
     """
     given = [beginnings[i % len(beginnings)].text for i in range(count)]
     found = list(written)
@@ -71,8 +77,9 @@ def complete(
                 state = f"{first}/{count} stories, token {longest} of at most {sampling.max_tokens}"
                 report(first + len(batch) * (longest - 1) / sampling.max_tokens, state)
         found += [Completion(beginning=given[i], text=texts[i], index=i // len(beginnings)) for i in batch]
+        keep(found)
         report(len(found), f"{len(found)}/{count} stories")
-        yield found
+    return found
 
 
 def completions_of(
@@ -104,15 +111,16 @@ def completions_of(
     # The digest alone finds it again: a model's name depends on which others it is named with.
     file = next(folder.glob(f"*-{digest}.json"), None)
     if file is None:
-        file, found = folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', label)}-{digest}.json", []
+        file, written = folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', label)}-{digest}.json", []
     else:
         stored = read_json(file)
         try:
-            found = [Completion(**one) for one in stored["written"]]
+            written = [Completion(**one) for one in stored["written"]]
         except (KeyError, TypeError):
             raise InputError(f"{file} is damaged; delete it to have the stories written again") from None
-    report(len(found), f"{len(found)}/{count} stories")
-    before = found
-    for found in complete(teller, beginnings, count, sampling, written=before, report=report):
+
+    def keep(found: list[Completion]) -> None:
         write_json(file, {"model": label, **asked, "written": [asdict(one) for one in found]})
-    return found
+
+    report(len(written), f"{len(written)}/{count} stories")
+    return complete(teller, beginnings, count, sampling, written=written, keep=keep, report=report)
