@@ -307,8 +307,9 @@ def test_a_model_s_stories_outlive_a_ctrl_c(
 
 
 @pytest.fixture
-def nobody() -> Iterator[str]:
+def nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An address at which no server listens."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
