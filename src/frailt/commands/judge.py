@@ -245,7 +245,7 @@ def _asking() -> Iterator[Callable[[Any], None]]:
                 f"{tally.prompt_tokens + tally.completion_tokens:,} tokens"
             )
             line.show("asking", tally.answered + tally.failed, tally.questions, state)
-            if tally.stopped != stopped:
+            if tally.stopped and tally.stopped != stopped:
                 stopped = tally.stopped
                 print(stopped, file=sys.stderr, flush=True)
             elif tally.waiting and time.monotonic() - said > LOG_SECONDS:
