@@ -10,14 +10,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 from corpora import make_chain, make_corpus
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from frailt.data.batches import Corpus
 from frailt.errors import InputError
 from frailt.model.frailt import ModelConfig
 from frailt.paper import estimate, workers
-from frailt.paper.claims import CLAIMS, Verdict, catches_up, equals_its_depth, outperforms_larger, still_gains
+from frailt.paper.claims import (
+    CLAIMS,
+    Verdict,
+    beats_its_blocks,
+    catches_up,
+    equals_its_depth,
+    outperforms_larger,
+    still_gains,
+)
 from frailt.paper.estimate import Speed, budget_of_minutes, plan_seconds, probe
 from frailt.paper.grid import SHAPES, WIDTHS, GridConfig
+from frailt.paper.grid_figures import draw_figures, shown
 from frailt.paper.grid_report import write_report
 from frailt.paper.grid_results import GridResults
 from frailt.paper.grid_text import markdown
@@ -276,21 +287,21 @@ def report(made: Made, corpus: Corpus) -> Path:
 
 def test_a_report_is_whole(report: Path) -> None:
     names = {path.name for path in report.iterdir()} - {"runs"}
-    pictures = {f"figure-{n}.{ending}" for n in (4, 5) for ending in ("png", "pdf")}
+    pictures = {"figure-4.png", "figure-4.pdf"}
     assert names == {"report.md", "report.html", "grid.json", *pictures}
     text = (report / "report.md").read_text()
     for dim in (8, 16):
         assert f"--widths {dim} --shapes '1,2,1^2,1^2:none' --seeds 0,1 --budget 640 --lr 0.01 --batch 2 " in text
     captions = [line for line in text.splitlines() if line.startswith("*") and line.endswith("*")]
-    assert len(captions) == 8
+    assert len(captions) == 7
     assert all("640 training tokens" in caption for caption in captions)
 
 
 def test_the_page_needs_no_other_file(report: Path) -> None:
     page = (report / "report.html").read_text()
     sources = re.findall(r'(?:src|href)="([^"]{0,40})', page)
-    assert len(sources) == 2
-    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert len(sources) == 1
+    assert sources[0].startswith("data:image/png;base64,")
     assert page.count("<table>") == 6
 
 
@@ -302,6 +313,36 @@ def test_tables_hold_ours_beside_the_papers_and_nothing_that_was_not_run(report:
     assert f"| 8 | {losses[8]['1^2']:.3f} |  |  |  |  |  |  |  |" in text
     assert "| 64 |  | *1.685* |  | *1.409* |  | *1.212* |  | *1.067* |" in text
     assert "| 1024 |  | *0.681* |  | *0.596* |  | *0.559* |  | *0.533* |" in text
+
+
+def test_figures_show_what_was_run_and_nothing_else(made: Made, corpus: Corpus, tmp_path: Path) -> None:
+    assert shown({64: {"1": 2.0}, 128: {"1^8": 1.0, "4^2": 1.0}}) == {"figure-4": ("1", "1^8"), "figure-5": ("4^2",)}
+    assert shown({64: {"1^8:none": 2.0, "(2)^4": 1.0}}) == {}
+    results = GridResults(GRID, corpus, made[0])
+    (tmp_path / "figure-5.pdf").write_bytes(b"of an earlier report")
+    drawn: list[tuple[str, list[str]]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.extend(map(_labels, figure.axes)))
+        paths = draw_figures(results, tmp_path, caption="")
+    assert set(tmp_path.iterdir()) == set(paths) == {tmp_path / "figure-4.png", tmp_path / "figure-4.pdf"}
+    models = ["1", "1^2 (FraiLT)", "2"]
+    assert drawn == [("the paper", models), ("here", models)] * 2, "as PNG and as PDF"
+
+
+def _labels(axes: Axes) -> tuple[str, list[str]]:
+    return axes.get_title(), [str(line.get_label()) for line in axes.get_lines()]
+
+
+def test_the_reports_words(report: Path, corpus: Corpus) -> None:
+    text = (report / "report.md").read_text()
+    assert f"({640 / corpus.manifest['train']['tokens']:.2g} times the text)" in text
+    assert "Figure 5" not in text
+    verdicts = [line.split(" | ")[-1] for line in text.splitlines() if line.startswith(("| 4.1 |", "| 5 |"))]
+    measured = [verdict for verdict in verdicts if "not measured" not in verdict]
+    assert measured
+    assert all(verdict.startswith("shows little: so few tokens; ") for verdict in measured)
+    stored = json.loads((report / "grid.json").read_text())["claims"]
+    assert [f"{claim['ours']} |" for claim in stored if claim["section"] != "abstract"] == verdicts
 
 
 def test_means_and_gaps_are_over_seeds(report: Path, corpus: Corpus) -> None:
@@ -339,6 +380,15 @@ def test_the_papers_own_numbers_bear_out_some_of_its_claims() -> None:
     assert verdicts == [True, True, False, True, True, False, None, True]
 
 
+def test_a_verdict_on_little_training_says_so() -> None:
+    claim = next(claim for claim in CLAIMS if claim.decide is beats_its_blocks)
+    losses = {64: {"1": 2.0, "1^2": 1.0}}
+    assert claim.said(losses, tokens=1_000_000) == "held: in the one cell"
+    assert claim.said(losses, tokens=999_999) == "shows little: so few tokens; held: in the one cell"
+    assert claim.said({}, tokens=1) == "not measured"
+    assert claim.said({64: losses[64], 128: losses[64]}, tokens=10**9) == "held: in each of 2 cells"
+
+
 def test_claims_without_their_cells_are_not_measured() -> None:
     assert all(claim.decide({}).held is None for claim in CLAIMS)
     assert catches_up((("1^2", "2"),), 1024)({64: {"1^2": 1.0, "2": 1.0}}).held is None
@@ -355,7 +405,7 @@ def test_larger_models_are_those_with_more_parameters() -> None:
     assert outperforms_larger({64: {"4^2": 1.0, "2": 1.1}}).held is False, "2 is smaller than 4^2"
     assert outperforms_larger({64: {"1^2": 1.0, "2": 1.1}}) == Verdict(
         held=True,
-        evidence="1 of 1 FraiLT models; 1^2 at 64 is better than 2 at 64 with 1.6 times its parameters",
+        evidence="1 of 1 FraiLT model; 1^2 at 64 is better than 2 at 64 with 1.6 times its parameters",
     )
 
 

@@ -65,6 +65,11 @@ class GridResults:
             raise InputError(f"{out} holds no complete run of this protocol and data; train some first")
 
     @property
+    def tokens(self) -> int:
+        """Training tokens of each model."""
+        return self.grid.base.steps * self.grid.base.tokens_per_step
+
+    @property
     def widths(self) -> list[int]:
         """Widths of which anything was measured."""
         return sorted({dim for dim, _ in self.cells})
