@@ -26,7 +26,7 @@ from frailt.paper.claims import (
     outperforms_larger,
     still_gains,
 )
-from frailt.paper.estimate import Speed, budget_of_minutes, plan_seconds, probe
+from frailt.paper.estimate import Speed, budget_of_minutes, plan_rows, plan_seconds, probe
 from frailt.paper.grid import SHAPES, WIDTHS, GridConfig
 from frailt.paper.grid_figures import draw_figures, shown
 from frailt.paper.grid_report import write_report
@@ -34,7 +34,7 @@ from frailt.paper.grid_results import GridResults
 from frailt.paper.grid_text import markdown
 from frailt.paper.published import LOSSES
 from frailt.paper.reproduce import GridProgress, reproduce
-from frailt.paper.workers import failure, is_complete, run_local, work
+from frailt.paper.workers import failure, is_complete, run_local, steps_done, work
 from frailt.training.config import OptimizerConfig, TrainConfig
 from frailt.training.run_folder import RunFolder
 from frailt.training.trainer import train
@@ -214,10 +214,13 @@ def test_a_cell_that_fails_does_not_stop_the_others(corpus: Corpus, tmp_path: Pa
 # What it will cost
 
 
-def test_a_probe_measures_each_width(corpus: Corpus) -> None:
+def test_a_probe_measures_each_width(corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> None:
     speeds = probe(GRID, (8, 16), corpus, jobs={8: 1, 16: 1})
     assert speeds.keys() == {8, 16}
     assert all(speed.first > 0 and speed.block >= 0 for speed in speeds.values())
+    assert capsys.readouterr().err == "measuring how fast this machine trains (some seconds)\n"
+    assert probe(GRID, (), corpus, jobs={}) == {}
+    assert capsys.readouterr().err == ""
 
 
 def test_time_grows_with_depth_and_counts_validation() -> None:
@@ -225,6 +228,39 @@ def test_time_grows_with_depth_and_counts_validation() -> None:
     config = replace(BASE, model=replace(BASE.model, shape="2^4"), tokens=3200, evaluations=3, eval_tokens=300)
     # 3,200 tokens, twice 300 and twice 600 for validation at a third of the price, eight blocks.
     assert speed.seconds(config, 600) == pytest.approx((3200 + (2 * 300 + 2 * 600) / 3) * (1e-3 + 7 * 5e-4))
+
+
+def test_time_counts_what_is_left() -> None:
+    speed = Speed(first=1e-3, block=0)
+    # 100 steps of 32 tokens, and the half of two validations before the last.
+    config = replace(BASE, tokens=3200, evaluations=3, eval_tokens=300)
+    assert speed.seconds(config, 600, done=50) == pytest.approx((50 * 32 + (300 + 2 * 600) / 3) * 1e-3)
+
+
+def test_a_plan_goes_on_from_the_saved_states(corpus: Corpus, tmp_path: Path) -> None:
+    begun, whole, untouched = GRID.cells()[:3]
+    asked = iter([False] * 6 + [True] * 9)
+    with pytest.raises(KeyboardInterrupt):
+        work([begun], corpus.folder, tmp_path, lambda: next(asked))
+    run = RunFolder(begun.folder(tmp_path, corpus))
+    saved = steps_done(begun, run.path)
+    state = run.load_state()
+    assert state is not None
+    assert 0 < saved == state["step"] < 20
+    run.log(step=saved + 2, loss=1.0)  # Of steps that a kill has undone.
+    train(whole.config, corpus, whole.folder(tmp_path, corpus))
+    missing = {cell: steps_done(cell, cell.folder(tmp_path, corpus)) for cell in (begun, whole, untouched)}
+    assert list(missing.values()) == [saved, 20, 0]
+    speeds = {begun.dim: Speed(first=1.0, block=1.0)}
+    rows = plan_rows([begun, whole, untouched], missing, speeds, corpus)
+    assert re.fullmatch(rf"\d:\d\d:\d\d from step {saved} of 20", rows[0][-1])
+    assert re.fullmatch(r"\d:\d\d:\d\d", rows[2][-1])
+    jobs = {begun.dim: 1}
+    all_anew = plan_seconds(dict.fromkeys(missing, 0), speeds, corpus, jobs=jobs)
+    assert plan_seconds(missing, speeds, corpus, jobs=jobs) < all_anew - saved * BASE.tokens_per_step
+    (run.path / "resume.pt").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"resume\.pt is damaged .*; delete it to train this run from its start"):
+        steps_done(begun, run.path)
 
 
 @pytest.fixture
@@ -238,8 +274,8 @@ def test_minutes_become_tokens(fixed_speed: None, corpus: Corpus, tmp_path: Path
     grid = budget_of_minutes(GRID, corpus, tmp_path, minutes=30, jobs=jobs, keep=True)
     speeds = estimate.probe(GRID, GRID.widths, corpus, jobs=jobs)
     longer = replace(grid, base=replace(grid.base, tokens=grid.base.tokens + grid.base.tokens_per_step))
-    assert plan_seconds(grid.cells(), speeds, corpus, jobs=jobs) <= 1800
-    assert plan_seconds(longer.cells(), speeds, corpus, jobs=jobs) > 1800
+    assert plan_seconds(dict.fromkeys(grid.cells(), 0), speeds, corpus, jobs=jobs) <= 1800
+    assert plan_seconds(dict.fromkeys(longer.cells(), 0), speeds, corpus, jobs=jobs) > 1800
     assert grid.base.tokens % grid.base.tokens_per_step == 0
 
 
@@ -264,7 +300,7 @@ def test_a_plan_fixes_no_budget(fixed_speed: None, corpus: Corpus, tmp_path: Pat
 def test_a_grid_takes_as_long_as_its_longest_cell(corpus: Corpus) -> None:
     speeds = {8: Speed(first=1e-3, block=1e-3), 16: Speed(first=1e-3, block=1e-3)}
     each = [speeds[8].seconds(cell.config, len(corpus.valid)) for cell in GRID.cells() if cell.dim == 8]
-    small = [cell for cell in GRID.cells() if cell.dim == 8]
+    small = {cell: 0 for cell in GRID.cells() if cell.dim == 8}
     assert plan_seconds(small, speeds, corpus, jobs={8: 99}) == pytest.approx(max(each))
     assert plan_seconds(small, speeds, corpus, jobs={8: 2}) == pytest.approx(sum(each) / 2)
 

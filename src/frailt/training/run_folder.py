@@ -19,6 +19,8 @@ import pickle
 import platform
 import subprocess
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -149,20 +151,29 @@ class RunFolder:
         if not path.exists():
             write_text(self.path / "metrics.jsonl", "")
             return None
-        try:
+        with _readable(path):
             with zipfile.ZipFile(path) as archive:
                 if broken := archive.testzip():  # torch does not look at the checksums.
                     raise zipfile.BadZipFile(broken)
             state = torch.load(path, map_location="cpu", weights_only=True)
             if state.keys() != {"step", "model", "optimizer"}:
                 raise KeyError("model")
-        except (zipfile.BadZipFile, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, LookupError) as error:
-            raise InputError(
-                f"{path} is damaged ({type(error).__name__}); delete it to train this run from its start"
-            ) from None
         kept = [line for line in self.metrics() if line["step"] <= state["step"]]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
         return state
+
+    @property
+    def saved(self) -> int:
+        """The step of the last stored state, from which ``--resume`` goes on; 0 if there is none.
+
+        Raises:
+            InputError: the state cannot be read.
+        """
+        path = self.path / "resume.pt"
+        if not path.exists():
+            return 0
+        with _readable(path):  # Mapped: the weights stay on the disk.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["step"]
 
     def finish(self) -> None:
         """Drop the state: there is nothing left to go on with."""
@@ -179,6 +190,17 @@ class RunFolder:
         """The last metrics line of a complete run; ``None`` while it is not complete."""
         lines = self.metrics()
         return lines[-1] if lines and lines[-1].get("final") else None
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What goes wrong within is the fault of the saved state ``path``."""
+    try:
+        yield
+    except (zipfile.BadZipFile, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, LookupError) as error:
+        raise InputError(
+            f"{path} is damaged ({type(error).__name__}); delete it to train this run from its start"
+        ) from None
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
