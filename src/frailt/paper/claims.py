@@ -11,15 +11,13 @@ from itertools import pairwise
 from frailt.model.counts import count
 from frailt.model.frailt import ModelConfig
 from frailt.model.shape import Shape
+from frailt.paper.gap import CLOSE
 
 FEW_TOKENS = 1_000_000
 """With a smaller budget, a model has hardly begun to use its depth, and a verdict shows little."""
 
 Losses = Mapping[int, Mapping[str, float]]
 """Nats per token by width and model."""
-
-CLOSE = 0.02
-"""Losses that differ by less than this share count as equal: the paper says "catch up" of 1.6% and 1.7%."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

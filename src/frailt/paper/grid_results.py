@@ -39,7 +39,8 @@ class CellRun:
 class Gap:
     """How far a model goes from the shallow to the deep standard model."""
 
-    value: float
+    value: float | None
+    """``None`` where the deep model is not clearly better than the shallow one."""
     interval: tuple[float, float] | None
     """95%, over validation stories."""
 
@@ -92,7 +93,7 @@ class GridResults:
     def gap(self, dim: int, name: str) -> Gap | None:
         """Gap closed over the seeds that the three models have in common.
 
-        ``None`` for standard models, and where a twin was not run or the deep one is not better.
+        ``None`` for standard models, and where a twin was not run.
         """
         shape = Shape.parse(name.partition(":")[0])
         three = [self.seeds(dim, model) for model in (str(shape.blocks), name, str(shape.depth))]
@@ -101,7 +102,7 @@ class GridResults:
             return None
         shallow, own, deep = (np.mean([runs[seed].stories for seed in common], axis=0) for runs in three)
         value, interval = gap_closed(shallow, own, deep)
-        return None if value is None else Gap(value=value, interval=interval)
+        return Gap(value=value, interval=interval)
 
     def all_runs(self) -> Iterator[tuple[str, CellRun]]:
         """Every run with its model's name, by width, model in the order of the grid, and seed."""

@@ -8,6 +8,7 @@ from frailt.paper.gap import published_gap
 from frailt.paper.grid_figures import shown
 from frailt.paper.grid_results import GridResults
 from frailt.paper.published import LOSSES, TABLE_2, TABLE_3
+from frailt.paper.report import DASH, gap_text
 
 INTRODUCTION = """\
 A *standard* model sends its signal once through each of its blocks: `8` has eight. A *FraiLT* model sends it several
@@ -44,7 +45,8 @@ def markdown(results: GridResults) -> str:
         "a model goes: (shallow - own) / (shallow - deep). 0% means that the passes are worth nothing, 100% that they "
         "are worth as much as blocks of their own.",
         _gaps(results),
-        f"*In brackets the 95% interval over validation stories (paired bootstrap); in italics the paper's. {note}*",
+        f"*In brackets the 95% interval over validation stories (paired bootstrap); in italics the paper's. {DASH} "
+        f"{note}*",
         "## What each model costs",
         _costs(results),
         "*Passes cost what blocks cost in FLOPs (of a forward pass, per token) and in training time; what they save is "
@@ -124,9 +126,7 @@ def _gaps(results: GridResults) -> str:
         for name in names:
             gap = results.gap(dim, name)
             theirs = None if ":" in name else published_gap(dim, Shape.parse(name))
-            own = "" if gap is None else f"{gap.value:.0%}"
-            if gap is not None and gap.interval is not None:
-                own += f" [{100 * gap.interval[0]:.0f}, {100 * gap.interval[1]:.0f}]"
+            own = "" if gap is None else gap_text(gap.value, gap.interval)
             row += [own, "" if theirs is None else f"*{theirs:.0%}*"]
         rows.append(row)
     return _table(["width", *(cell for name in names for cell in (f"`{name}`", "*paper*"))], rows)

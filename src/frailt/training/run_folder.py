@@ -64,17 +64,17 @@ class RunFolder:
             "data": {"name": corpus.folder.name, **corpus.digest},
             **provenance(device),
         }
-        self._refuse(record, resume=resume)  # Before anything is written.
+        self._refuse(config, corpus, resume=resume)  # Before anything is written.
         self.hold()
         try:
-            self._refuse(record, resume=resume)  # Another process may have been here since.
+            self._refuse(config, corpus, resume=resume)  # Another process may have been here since.
             if not (self.path / "run.json").exists():
                 write_json(self.path / "run.json", record)
         except BaseException:
             self.release()
             raise
 
-    def _refuse(self, record: dict[str, Any], *, resume: bool) -> None:
+    def _refuse(self, config: TrainConfig, corpus: Corpus, *, resume: bool) -> None:
         if not (self.path / "run.json").exists():
             # Hidden files may be what a kill left of a write.
             if self.path.exists() and any(not path.name.startswith(".") for path in self.path.iterdir()):
@@ -82,10 +82,18 @@ class RunFolder:
             return
         if not resume:
             raise InputError(f"{self.path} holds a run already; add --resume to go on, or choose another --out")
+        self.check(config, corpus)
+
+    def check(self, config: TrainConfig, corpus: Corpus) -> None:
+        """Whether the folder's run has this config, but for incidental settings, and this data.
+
+        Raises:
+            InputError: it has not.
+        """
         stored = self.record()
-        if wrong := _differences(stored["config"], record["config"]):
+        if wrong := _differences(stored["config"], dataclasses.asdict(config)):
             raise InputError(f"{self.path} holds a run with another {wrong[0]}; use its value or another --out")
-        if {**stored["data"], "name": ""} != {**record["data"], "name": ""}:
+        if {**stored["data"], "name": ""} != {**corpus.digest, "name": ""}:
             raise InputError(f"{self.path} was trained on other data; use that data or another --out")
 
     def hold(self) -> None:
