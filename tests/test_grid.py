@@ -36,6 +36,7 @@ from frailt.paper.published import LOSSES
 from frailt.paper.reproduce import GridProgress, reproduce
 from frailt.paper.workers import failure, is_complete, run_local, steps_done, work
 from frailt.training.config import OptimizerConfig, TrainConfig
+from frailt.training.progress import clock
 from frailt.training.run_folder import RunFolder
 from frailt.training.trainer import train
 
@@ -253,7 +254,8 @@ def test_a_plan_goes_on_from_the_saved_states(corpus: Corpus, tmp_path: Path) ->
     assert list(missing.values()) == [saved, 20, 0]
     speeds = {begun.dim: Speed(first=1.0, block=1.0)}
     rows = plan_rows([begun, whole, untouched], missing, speeds, corpus)
-    assert re.fullmatch(rf"\d:\d\d:\d\d from step {saved} of 20", rows[0][-1])
+    left = clock(speeds[begun.dim].seconds(begun.config, len(corpus.valid), done=saved))
+    assert rows[0][-1] == f"{left} from step {saved} of 20"
     assert re.fullmatch(r"\d:\d\d:\d\d", rows[2][-1])
     jobs = {begun.dim: 1}
     all_anew = plan_seconds(dict.fromkeys(missing, 0), speeds, corpus, jobs=jobs)
