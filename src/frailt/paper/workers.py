@@ -73,6 +73,12 @@ def is_complete(folder: Path) -> bool:
     return (folder / "story_nats.npy").is_file() and RunFolder(folder).result is not None
 
 
+def steps_done(cell: Cell, folder: Path) -> int:
+    """Training steps of a cell that need not be made again: those before the saved state that it goes on from."""
+    run = RunFolder(folder)
+    return run.saved if run.result is None else cell.config.steps
+
+
 def failure(folder: Path) -> str | None:
     """Why a cell's last try failed, if it did."""
     path = _failure_file(folder)
