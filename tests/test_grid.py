@@ -38,7 +38,7 @@ from frailt.paper.workers import failure, is_complete, run_local, steps_done, wo
 from frailt.training.config import OptimizerConfig, TrainConfig
 from frailt.training.progress import clock
 from frailt.training.run_folder import RunFolder
-from frailt.training.trainer import train
+from frailt.training.trainer import VALIDATION, train
 
 BASE = TrainConfig(
     model=ModelConfig(heads=2, vocab_size=300, context=16),
@@ -227,15 +227,15 @@ def test_a_probe_measures_each_width(corpus: Corpus, capsys: pytest.CaptureFixtu
 def test_time_grows_with_depth_and_counts_validation() -> None:
     speed = Speed(first=1e-3, block=5e-4)
     config = replace(BASE, model=replace(BASE.model, shape="2^4"), tokens=3200, evaluations=3, eval_tokens=300)
-    # 3,200 tokens, twice 300 and twice 600 for validation at a third of the price, eight blocks.
-    assert speed.seconds(config, 600) == pytest.approx((3200 + (2 * 300 + 2 * 600) / 3) * (1e-3 + 7 * 5e-4))
+    # 3,200 tokens, twice 300 and twice 600 for validation at half the price, eight blocks.
+    assert speed.seconds(config, 600) == pytest.approx((3200 + (2 * 300 + 2 * 600) * VALIDATION) * (1e-3 + 7 * 5e-4))
 
 
 def test_time_counts_what_is_left() -> None:
     speed = Speed(first=1e-3, block=0)
     # 100 steps of 32 tokens, and the half of two validations before the last.
     config = replace(BASE, tokens=3200, evaluations=3, eval_tokens=300)
-    assert speed.seconds(config, 600, done=50) == pytest.approx((50 * 32 + (300 + 2 * 600) / 3) * 1e-3)
+    assert speed.seconds(config, 600, done=50) == pytest.approx((50 * 32 + (300 + 2 * 600) * VALIDATION) * 1e-3)
 
 
 def test_a_plan_goes_on_from_the_saved_states(corpus: Corpus, tmp_path: Path) -> None:
