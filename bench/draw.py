@@ -22,15 +22,17 @@ DECODE = {
     "8 float32": ("#009e73", "--", "s"),
     "llama.cpp Q8_0": ("#d55e00", "--", "v"),
     "llama.cpp F32": ("#d55e00", ":", "v"),
-    "transformers eager": ("#555555", "--", "D"),
+    "transformers sdpa": ("#555555", "--", "D"),
 }
 TRAIN = {
     "bfloat16 compiled": ("#0072b2", "-", "o"),
     "bfloat16": ("#0072b2", "--", "o"),
     "float32 compiled": ("#009e73", "-", "s"),
     "float32": ("#009e73", "--", "s"),
-    "transformers sdpa": ("#555555", "--", "D"),
-    "transformers eager": ("#555555", ":", "D"),
+    "transformers sdpa bfloat16 compiled": ("#d55e00", "-", "v"),
+    "transformers sdpa bfloat16": ("#d55e00", "--", "v"),
+    "transformers sdpa float32": ("#555555", "--", "D"),
+    "transformers eager float32": ("#555555", ":", "D"),
 }
 OURS = ("1^8", "8 ", "float32", "bfloat16")
 
@@ -69,10 +71,10 @@ def main() -> None:
     parser.add_argument("train", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    threads = "{machine[machine]}".format
     decode, train = read_json(options.decode), read_json(options.train)
-    draw(decode, DECODE, options.out / "decode.png", title=f"One token after another, {threads(**decode)}")
-    draw(train, TRAIN, options.out / "train.png", title=f"Training, 8 blocks, {threads(**train)}")
+    title = f"One token after another, {decode['machine']['machine']}\nothers run shape 8"
+    draw(decode, DECODE, options.out / "decode.png", title=title)
+    draw(train, TRAIN, options.out / "train.png", title=f"Training, shape 8, {train['machine']['machine']}")
 
 
 if __name__ == "__main__":

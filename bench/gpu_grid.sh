@@ -23,4 +23,4 @@ frailt reproduce --data "$WORK/tinystories" --out "$WORK/grid" --device "${DEVIC
 
 [ -f "$WORK/grid/report.md" ] || exit 0  # No model is complete yet.
 mkdir -p "$RESULT"
-cp "$WORK"/grid/{report.md,report.html,grid.json,figure-4.png,figure-4.pdf,figure-5.png,figure-5.pdf} "$RESULT/"
+cp "$WORK"/grid/{report.md,report.html,grid.json,figure-*} "$RESULT/"

@@ -2,8 +2,8 @@
 
     python bench/memory.py [--widths 256,1024] [--json FILE]
 
-What is shown is the largest resident set of the process, Python and its libraries included. Training: eight blocks
-deep, four windows of 512, three steps. Decoding: 256 tokens of one text, with a context of 512.
+What is shown is the largest resident set of the process; "import" is one that has only imported what it needs.
+Training: eight blocks deep, four windows of 512, three steps. Decoding: a model from disk, 256 tokens of one text.
 """
 
 import argparse
@@ -13,71 +13,86 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from random_model import random_model
+from random_model import empty_tokenizer, random_model
 
 from frailt.files import write_json
 
 KINDS = (
-    # What to do, and with which shape, precision or program. A process that has only imported stands before each.
-    "train nothing",
-    "train 8 float32",
-    "train 8 bfloat16",
-    "train 1^8 float32",
-    "train 1^8 bfloat16",
-    "train transformers sdpa",
-    "train transformers eager",
-    "decode nothing",
-    "decode 8 float32",
-    "decode 8 int8",
-    "decode 1^8 float32",
-    "decode 1^8 int8",
-    "decode transformers eager",
+    # What to do and for how deep a model: frailt, or transformers with its attention; then the precision.
+    "train frailt import",
+    "train frailt 8 float32",
+    "train frailt 8 bfloat16",
+    "train frailt 1^8 float32",
+    "train frailt 1^8 bfloat16",
+    "train transformers import",
+    "train transformers sdpa float32",
+    "train transformers eager float32",
+    "train transformers sdpa bfloat16",
+    "decode frailt import",
+    "decode frailt 8 float32",
+    "decode frailt 8 int8",
+    "decode frailt 1^8 float32",
+    "decode frailt 1^8 int8",
+    "decode transformers import",
+    "decode transformers sdpa float32",
 )
-
-
 QUIET = {**os.environ, "PYTHONWARNINGS": "ignore"}
 """transformers renames an argument that older versions need, and says so."""
 
 
-def train(dim: int, shape: str, how: str) -> None:
+def train(program: str, how: str, precision: str, dim: int, folder: Path) -> None:
+    if program == "transformers":
+        import transformers  # noqa: F401
     from train import BATCH, random_corpus, theirs
 
     from frailt.model.config import ModelConfig
     from frailt.training.config import TrainConfig
     from frailt.training.trainer import measure_speed
 
-    if shape == "nothing":
+    if how == "import":
         return
-    own = shape != "transformers"
-    model = ModelConfig(shape=shape if own else "8", dim=dim)
-    config = TrainConfig(model=model, batch=BATCH, device="cpu", precision=how if own else "float32")
-    with tempfile.TemporaryDirectory() as folder:
-        corpus = random_corpus(Path(folder))
-        step = measure_speed(config, corpus) if own else theirs(config, corpus, how)
-        for _ in range(3):
-            step()
+    shape = how if program == "frailt" else "8"
+    config = TrainConfig(model=ModelConfig(shape=shape, dim=dim), batch=BATCH, device="cpu", precision=precision)
+    corpus = random_corpus(folder)
+    step = measure_speed(config, corpus) if program == "frailt" else theirs(config, corpus, how)
+    for _ in range(3):
+        step()
 
 
-def decode(dim: int, shape: str, how: str) -> None:
-    from frailt.inference.fast_decoder import FastReader
-    from frailt.inference.packing import pack
+def decode(program: str, how: str, precision: str, dim: int, folder: Path) -> None:
+    if program == "transformers":
+        import torch
+        from transformers import LlamaForCausalLM
 
-    if shape == "nothing":
+        if how == "import":
+            return
+        model = LlamaForCausalLM.from_pretrained(folder / "llama", attn_implementation=how)
+        model.generate(torch.tensor([[1]]), max_new_tokens=255, do_sample=False, eos_token_id=None, pad_token_id=0)
         return
-    if shape == "transformers":
-        from decode import run, transformers
+    from frailt.inference.fast_decoder import load_fast
 
-        from frailt.export.plain_llama import plain_llama
-
-        run(transformers(plain_llama(random_model("8", dim, 512, 512)), static=False), 256)
+    if how == "import":
         return
-    packed = pack(random_model(shape, dim, 512, 512), how)
-    reader = FastReader(packed)
+    reader = load_fast(folder / how, weights=precision).reader()
     reader.read([[0]])
     for token in range(255):
         reader.step([token], {})
+
+
+def save_models(dim: int, folder: Path) -> None:
+    """``8`` and ``1^8`` as frailt keeps them, and ``8`` for transformers."""
+    from frailt.export.plain_llama import plain_llama
+    from frailt.export.transformers import save_transformers
+    from frailt.model.checkpoint import save_model
+    from frailt.model.frailt import FraiLT
+
+    tokenizer = empty_tokenizer(512)
+    for shape in ("8", "1^8"):
+        stored = random_model(shape, dim, 512, 512)
+        save_model(FraiLT(stored.config), folder / shape)
+        tokenizer.save(folder / shape / "tokenizer.json")
+    save_transformers(plain_llama(random_model("8", dim, 512, 512)), tokenizer, folder / "llama")
 
 
 def main() -> None:
@@ -86,26 +101,31 @@ def main() -> None:
     parser.add_argument("--widths", default="256,1024")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", help="one kind, in this process; for the benchmark itself")
+    parser.add_argument("--models", type=Path, help="where its models are")
     options = parser.parse_args()
     if options.only:
-        what, shape, *how = options.only.split()
-        {"train": train, "decode": decode}[what](int(options.widths), shape, *(how or [""]))
+        what, program, how, *precision = options.only.split()
+        work = {"train": train, "decode": decode}[what]
+        work(program, how, *(precision or [""]), int(options.widths), options.models)
         # Kilobytes on Linux, bytes on macOS.
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
         return
     found: dict[str, dict[str, int]] = {}
     for dim in options.widths.split(","):
         print(f"width {dim}")
-        for kind in KINDS:
-            command = [sys.executable, __file__, "--only", kind, "--widths", dim]
-            said = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=QUIET).stdout
-            found.setdefault(dim, {})[kind] = int(said.split()[-1])
-            print(f"  {kind:26} {found[dim][kind] / 2**20:6.0f} MiB", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            save_models(int(dim), Path(folder))
+            # Twice, since the first time code may be compiled, which takes memory too.
+            for kind in (*KINDS, *KINDS):
+                command = [sys.executable, __file__, "--only", kind, "--widths", dim, "--models", folder]
+                said = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=QUIET).stdout
+                found.setdefault(dim, {})[kind] = int(said.split()[-1])
+        for kind, peak in found[dim].items():
+            print(f"  {kind:34} {peak / 2**20:6.0f} MiB", flush=True)
     if options.json:
         from machine import machine
 
-        record: dict[str, Any] = {"machine": machine(), "peak_bytes": found}
-        write_json(options.json, record)
+        write_json(options.json, {"machine": machine(), "peak_bytes": found})
 
 
 if __name__ == "__main__":

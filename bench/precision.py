@@ -51,8 +51,8 @@ def main() -> None:
             "standard_error": error,
         })  # fmt: skip
         print(
-            f"width {dim}, {shape}, {tokens:,} tokens, {len(seeds)} seeds: float32 {mean(one.values()):.3f} nats a "
-            f"token (seeds apart by {stdev(one.values()):.3f}), bfloat16 {mean(more):+.4f} ± {error:.4f}"
+            f"width {dim}, {shape}, {tokens:,} tokens, {len(seeds)} seeds: float32 {mean(one[s] for s in seeds):.3f} "
+            f"nats/token (seeds apart by {stdev(one[s] for s in seeds):.3f}), bfloat16 {mean(more):+.4f} ± {error:.4f}"
         )
     if options.json:
         write_json(options.json, {"machine": machine(), "models": lines})

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from frailt.data.tokenizer import FIXED, Tokenizer
 from frailt.model.config import ModelConfig, weight_shapes
 from frailt.model.stored import StoredModel
 
@@ -17,3 +18,8 @@ def random_model(shape: str, dim: int, vocab: int, context: int) -> StoredModel:
         for name, size in weight_shapes(config).items()
     }
     return StoredModel(config, weights)
+
+
+def empty_tokenizer(vocab: int) -> Tokenizer:
+    """One of so many pieces, none of which is ever found in a text."""
+    return Tokenizer([*FIXED, "▁", *(f"p{i}" for i in range(vocab - len(FIXED) - 1))], [])

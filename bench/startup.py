@@ -17,9 +17,6 @@ from machine import machine
 
 from frailt.files import write_json
 
-GOAL = 2.0
-"""Seconds to the first word that were promised."""
-
 
 def first_output(code: str, *words: str) -> float:
     """Seconds until a Python process writes its first bytes; it is then stopped."""
@@ -50,8 +47,7 @@ def main() -> None:
     rounds = [{name: first_output(*side) for name, side in sides.items()} for _ in range(options.rounds + 1)][1:]
     for name in sides:
         times = [r[name] for r in rounds]
-        aim = f", to reach: {GOAL}" if name == "frailt story" else ""
-        print(f"{name:14} {median(times):.2f} s ({min(times):.2f} to {max(times):.2f}){aim}")
+        print(f"{name:14} {median(times):.2f} s ({min(times):.2f} to {max(times):.2f})")
     if options.json:
         seconds = {name: [r[name] for r in rounds] for name in sides}
         write_json(options.json, {"machine": machine(), "model": str(options.model), "seconds": seconds})

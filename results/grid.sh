@@ -19,4 +19,4 @@ frailt reproduce $protocol --widths 64 --seeds 0,1 --shapes '1^8:none'
 frailt reproduce $protocol --widths 64,128
 
 mkdir -p "$here/grid"
-cp "$WORK"/grid/{report.md,report.html,grid.json,figure-4.png,figure-4.pdf,figure-5.png,figure-5.pdf} "$here/grid/"
+cp "$WORK"/grid/{report.md,report.html,grid.json,figure-*} "$here/grid/"

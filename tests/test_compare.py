@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from frailt.model.config import ModelConfig
 from frailt.model.counts import count
 from frailt.model.frailt import FraiLT
 from frailt.model.shape import Shape
+from frailt.paper import gap
 from frailt.paper.compare import compare
 from frailt.paper.comparison import CompareConfig, Comparison, run_name
 from frailt.paper.gap import gap_closed, published_gap
@@ -30,10 +32,16 @@ from frailt.paper.published import TABLE_2, TABLE_3, published_loss
 from frailt.paper.report import HEADERS, cells
 from frailt.training import trainer
 from frailt.training.config import TrainConfig
+from frailt.training.run_folder import RunFolder
 
 BASE = TrainConfig(
-    model=ModelConfig(dim=16, heads=2, vocab_size=300, context=32), tokens=10 * 4 * 32, batch=4, evaluations=1
+    model=ModelConfig(dim=16, heads=2, vocab_size=300, context=32),
+    tokens=10 * 4 * 32,
+    batch=4,
+    evaluations=1,
+    precision="float32",
 )
+CPU = torch.device("cpu")
 PAPER = SHARED / "paper" / "frailt.txt"
 
 
@@ -50,8 +58,10 @@ def test_the_gap_is_the_way_gone_from_shallow_to_deep() -> None:
     assert gap_closed(shallow, shallow + 1, deep)[0] == pytest.approx(-1 / 3)
 
 
-def test_no_gap_where_deep_is_not_better() -> None:
+def test_no_gap_where_deep_is_hardly_better() -> None:
     losses = np.array([4.0, 8.0])
+    assert gap_closed(losses, 0.99 * losses, 0.981 * losses) == (None, None)
+    assert gap_closed(losses, 0.99 * losses, 0.979 * losses)[0] == pytest.approx(10 / 21)
     assert gap_closed(losses, losses, losses) == (None, None)
     assert gap_closed(losses, losses, losses + 1) == (None, None)
 
@@ -217,11 +227,18 @@ def made(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[Comp
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TokenFile, "batch", lambda *args, **options: recorder.batch(*args, **options))
+        patch.setattr(gap, "CLOSE", 0)
         result = compare(CompareConfig(shapes=SHAPES, seeds=SEEDS, base=BASE), corpus, out, report=report)
     return result, out, recorder
 
 
 Made = tuple[Comparison, Path, Recorder]
+
+
+@pytest.fixture
+def any_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models of so few steps differ by little."""
+    monkeypatch.setattr(gap, "CLOSE", 0)
 
 
 def test_a_comparison_leaves_its_files(made: Made, corpus: Corpus) -> None:
@@ -267,6 +284,7 @@ def test_the_gap_is_between_the_right_twins(made: Made) -> None:
     assert rows["1^2"].counts.parameters - rows["1^2:none"].counts.parameters == 2 * 16
 
 
+@pytest.mark.usefixtures("any_gap")
 def test_the_interval_is_over_the_stories_own_tokens(made: Made, corpus: Corpus) -> None:
     """BOS counts to the story that it begins."""
     result, out, _ = made
@@ -320,6 +338,7 @@ def refuse(*_: object) -> None:
     raise AssertionError("a complete run is trained again")
 
 
+@pytest.mark.usefixtures("any_gap")
 def test_what_is_complete_is_not_trained_again(made: Made, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     first, out, _ = made
     monkeypatch.setattr(trainer._Training, "loop", refuse)
@@ -329,21 +348,58 @@ def test_what_is_complete_is_not_trained_again(made: Made, corpus: Corpus, monke
     ]
 
 
-def test_another_shape_trains_only_itself(made: Made, corpus: Corpus) -> None:
-    first, out, _ = made
+def test_another_shape_trains_only_itself_and_joins_the_others(made: Made, corpus: Corpus, tmp_path: Path) -> None:
+    first, out = made[0], shutil.copytree(made[1], tmp_path / "compare")
+    begun = RunFolder(out / "runs" / "4-s0")
+    begun.start(replace(BASE, model=replace(BASE.model, shape="4")), corpus, CPU, resume=False)
+    begun.release()
     trained = []
-    config = replace(first.config, shapes=(*SHAPES, "1^3"), seeds=(0,))
+    config = replace(first.config, shapes=("1^3",), seeds=(0,))
     more = compare(config, corpus, out, report=lambda label, _: trained.append(label))
     assert set(trained) == {"1x3-s0"}
-    assert [row.losses[0] for row in more.rows[:4]] == [row.losses[0] for row in first.rows]
-    assert more.rows[4].gap_closed is None, "there is no standard model of depth 3"
-    assert more.rows[4].gap_interval is None
+    assert [row.name for row in more.rows] == ["1^3", "1", "1^2", "1^2:none", "2"], "4 is not complete"
+    before = {row.name: row.losses for row in first.rows}
+    assert {row.name: row.losses for row in more.rows[1:]} == before
+    assert [row.seeds for row in more.rows] == [(0,), *[SEEDS] * 4]
+    assert (more.rows[0].twins, more.rows[0].gap_closed) == (False, None), "there is no standard model of depth 3"
+    assert "seeds 0 of 1^3; 0, 1 of 1; 0, 1 of 1^2; " in (out / "table.md").read_text()
+    stored = json.loads((out / "compare.json").read_text())
+    assert [row["name"] for row in stored["rows"]] == [row.name for row in more.rows]
 
 
-def test_runs_of_another_comparison_are_not_mixed_in(made: Made, corpus: Corpus) -> None:
-    config = replace(made[0].config, base=replace(BASE, tokens=BASE.tokens + 128))
-    with pytest.raises(InputError, match=r"1-s0 holds a run with another tokens \(1280, now 1408\)"):
+def test_a_gap_is_over_common_seeds(made: Made, corpus: Corpus, tmp_path: Path, any_gap: None) -> None:
+    first, out = made[0], shutil.copytree(made[1], tmp_path / "compare")
+    shutil.rmtree(out / "runs" / "2-s1")
+    shutil.rmtree(out / "runs" / "1x2-none-s0")
+    rows = {row.name: row for row in compare(replace(first.config, shapes=("1",)), corpus, out).rows}
+    by_seed = {name: dict(zip(row.seeds, row.losses, strict=True)) for name, row in rows.items()}
+    shallow, own, deep = (by_seed[name][0].nats for name in ("1", "1^2", "2"))
+    assert deep < shallow, "the test needs a deep model that is better; choose another seed"
+    assert rows["1^2"].gap_closed == pytest.approx((shallow - own) / (shallow - deep))
+    assert not rows["1^2:none"].twins, "it was run with seed 1, and 2 with seed 0"
+
+
+def test_a_gap_that_cannot_be_measured_is_a_dash(made: Made) -> None:
+    row = next(row for row in made[0].rows if row.name == "1^2")
+    place = HEADERS.index("gap closed")
+
+    def shown(**changes: object) -> str:
+        return cells(replace(made[0], rows=(replace(row, **changes),)))[0][place]
+
+    assert shown(gap_closed=None, gap_interval=None) == "-"
+    assert shown(twins=False, gap_closed=None, gap_interval=None) == ""
+    assert shown(gap_closed=0.5, gap_interval=(0.25, 0.75)) == "50% [25, 75]"
+    assert "A dash: the deep model is less than 2% better than the shallow one" in (made[1] / "table.md").read_text()
+
+
+@pytest.mark.parametrize("shapes", [SHAPES, ("1^3",)])
+def test_a_folder_of_another_comparison_is_refused(made: Made, corpus: Corpus, shapes: tuple[str, ...]) -> None:
+    table = (made[1] / "table.md").read_bytes()
+    config = replace(made[0].config, shapes=shapes, base=replace(BASE, tokens=BASE.tokens + 128))
+    with pytest.raises(InputError, match=r"1-s0 holds a run with another tokens \(1280, now 1408\); .* another --out"):
         compare(config, corpus, made[1])
+    assert (made[1] / "table.md").read_bytes() == table
+    assert not (made[1] / "runs" / "1x3-s0").exists()
 
 
 @pytest.mark.parametrize(

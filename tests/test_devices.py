@@ -33,6 +33,7 @@ CONFIG = TrainConfig(
     tokens=10 * 4 * 32,
     evaluations=1,
     device="cpu",
+    precision="float32",
 )
 folder = Path(tempfile.mkdtemp(dir=sys.argv[2]))
 corpus = make_chain(folder / "chain")

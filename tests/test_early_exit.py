@@ -1,14 +1,14 @@
 """Early exit: tokens that leave their passes when they have converged, and what the cache holds for the rest."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from models import random_tokens, tiny
-from test_fast_decoder import stored
+from test_fast_decoder import round_as, stored
 from test_inference import GREEDY, PROMPTS, TEXT, TOKENIZER, teller
 
 from frailt.errors import InputError
@@ -16,7 +16,7 @@ from frailt.inference.early_exit import EarlyExit
 from frailt.inference.exiting import step
 from frailt.inference.fast_decoder import FastReader, FastStoryteller
 from frailt.inference.generate import TorchReader
-from frailt.inference.packing import pack
+from frailt.inference.packing import Weights, pack
 from frailt.inference.sampling import Sampling
 from frailt.inference.telling import Reader
 from frailt.model.attention import View, rotary_angles, rotate
@@ -129,6 +129,25 @@ def test_compiled_code_gives_what_torch_gives(shape: str, text: str, threads: in
     assert np.array_equal(done, passes)
     assert max(len(np.unique(group)) for group in passes.T) > 1, "not all leave after the same pass"
     np.testing.assert_allclose(own, scores, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", get_args(Weights)[1:])
+def test_compiled_code_copies_keys_and_values_of_every_kind(kind: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All tokens leave at once but the last, which does all passes and so attends to nothing but copies in most."""
+    model, tokens = tiny("1^6", dim=48, heads=4, kv_heads=2), random_tokens(1, 20)
+    reader = FastReader(pack(stored(model), kind), None, EarlyExit.parse(ALWAYS), threads=1)
+    round_as(model, kind, monkeypatch)
+    reader.read(tokens[:, :1].tolist())
+    for token in tokens[0, 1:19].tolist():
+        reader.step([token], {})
+    cache = Cache(20)
+    with torch.inference_mode():
+        model(tokens[:, :1], cache)
+        for token in tokens[0, 1:19]:
+            step(model, token[None], cache, EarlyExit.parse(ALWAYS))
+        expected = model(tokens[:, 19:], cache).logits[0].numpy()
+    own = reader.texts[0].read(tokens[0, 19:].tolist())
+    np.testing.assert_allclose(own, expected, rtol=0, atol=0.02 if kind == "int8" else 1e-4)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -98,17 +98,7 @@ def test_rounded_weights_compute_what_torch_computes_with_them(
 ) -> None:
     model = tiny("1+(2)^2", dim=48, heads=4, kv_heads=2, hidden_dim=100, tied=False)
     packed = pack(stored(model), kind)
-    for parameter in model.parameters():
-        if parameter.ndim == 2 and parameter.shape[1] > 1:
-            parameter.data = torch.from_numpy(rounded(parameter.detach().numpy(), kind))
-    for block in range(2):  # Encodings are not rounded.
-        table = packed.tables[1 + block]
-        assert table is not None
-        model.get_parameter(f"groups.1.blocks.{block}.encoding.table").data = torch.from_numpy(table.copy())
-    if kind == "int8":  # Keys and values are rounded to bfloat16.
-        monkeypatch.setattr(
-            attention, "attend", lambda q, k, v, mask: attend(q, k.bfloat16().to(q), v.bfloat16().to(q), mask)
-        )
+    round_as(model, kind, monkeypatch)
     tokens = random_tokens(30)
     own = text_of(packed, threads=threads).read_each(tokens.tolist())
     # Int8 rounds the numbers that the weights meet, too: to 15 bits and more at these widths. Some keys and values then
@@ -128,6 +118,17 @@ def test_what_is_kept_in_bfloat16_is_rounded_to_the_nearest() -> None:
     kept = np.zeros(len(numbers), np.uint16)
     keep(kept, numbers)
     assert np.array_equal(kept, as_bfloat16(numbers))
+
+
+def round_as(model: FraiLT, kind: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a model in torch round what the decoder rounds: matrices, not encodings, and with int8 keys and values."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 2 and ".encoding." not in name:
+            parameter.data = torch.from_numpy(rounded(parameter.detach().numpy(), kind))
+    if kind == "int8":
+        monkeypatch.setattr(
+            attention, "attend", lambda q, k, v, mask: attend(q, k.bfloat16().to(q), v.bfloat16().to(q), mask)
+        )
 
 
 def rounded(matrix: NDArray[np.float32], kind: Weights) -> NDArray[np.float32]:

@@ -190,6 +190,10 @@ def test_the_same_prompt_gets_another_completion_each_time() -> None:
     assert len(set(texts)) == 4
     assert [texts[0], texts[2]] == own.generate(["Lily", "Lily"], sampling)
     assert texts[0] == own.generate(["Lily"], sampling)[0]
+    apart = {2: "", 1: ""}
+    for place, piece in own.write(["Lily", "Ben", "Lily", "Lily"], sampling, places=[2, 1]):
+        apart[place] += piece
+    assert apart == {2: texts[2], 1: texts[1]}, "a part of the prompts is completed as with all of them"
 
 
 @pytest.mark.parametrize("prompt", [*PROMPTS, TEXT])

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -29,12 +30,12 @@ from judge_server import (
 )
 
 from frailt.errors import InputError
-from frailt.evaluation.judge.client import Judge, JudgeConfig, retry_after
+from frailt.evaluation.judge.client import Judge, JudgeConfig, TryAgainError, retry_after
 from frailt.evaluation.judge.estimate import estimate
 from frailt.evaluation.judge.grading import compare_form, grade_form
 from frailt.evaluation.judge.ledger import Ledger, Question, answers
 from frailt.evaluation.judge.prompt import GRADE, Prompt, neutral, read_prompt
-from frailt.evaluation.judge.run import Tally, ask_all
+from frailt.evaluation.judge.run import PATIENCE, Tally, ask_all
 
 KEY = "sk-test-0123456789abcdef"
 FORM = grade_form()
@@ -315,11 +316,14 @@ def test_a_judge_that_trickles_is_not_waited_for(server: JudgeServer, tmp_path: 
 
 
 def test_a_judge_that_never_answers_ends_the_run(server: JudgeServer, tmp_path: Path) -> None:
+    time = Time()
+    server.script = [grade()]
     server.usual = error(500)
-    tally, found = ask(server, tmp_path)
-    assert tally.stopped == "the judge does not answer (status 500)"
-    assert (tally.answered, tally.failed, tally.calls) == (0, 0, 3 * 8)
-    assert found == [], "silence is no reply: it is asked again by the next run"
+    tally, found = ask(server, tmp_path, time=time)
+    assert tally.stopped == f"the judge at {server.url} does not answer (status 500)"
+    assert (tally.answered, tally.failed, tally.waiting, tally.lost) == (1, 0, None, True)
+    assert sum(time.slept) == pytest.approx(PATIENCE), "no longer than was said"
+    assert len(found) == 1, "silence is no reply: it is asked again by the next run"
 
 
 def test_single_questions_without_a_reply_do_not_end_the_run(server: JudgeServer, tmp_path: Path) -> None:
@@ -327,7 +331,8 @@ def test_single_questions_without_a_reply_do_not_end_the_run(server: JudgeServer
     server.script = [*silence, grade(), *silence, grade(), *silence, grade()]
     tally, found = ask(server, tmp_path)
     assert (tally.answered, tally.failed, len(found)) == (3, 0, 3)
-    assert tally.stopped == "the judge did not answer them"
+    assert tally.stopped == f"the judge at {server.url} did not answer them"
+    assert tally.lost
     assert ask(server, tmp_path)[0].answered == 6
 
 
@@ -403,11 +408,19 @@ def test_secrets_in_an_address_are_not_kept() -> None:
 
 def test_a_run_goes_on_where_it_was_bounded(server: JudgeServer, tmp_path: Path) -> None:
     tally, _ = ask(server, tmp_path, max_calls=4)
-    assert (tally.calls, tally.answered, tally.stopped) == (4, 4, "--max-calls 4 reached")
+    assert (tally.calls, tally.answered, tally.stopped, tally.lost) == (4, 4, "--max-calls 4 reached", False)
     tally, found = ask(server, tmp_path)
     assert (tally.calls, tally.answered, tally.stopped) == (2, 6, None)
     assert len({line["key"] for line in found}) == len(found) == len(server.requests) == 6
     assert ask(server, tmp_path)[0].calls == 0
+
+
+def test_a_bound_that_is_used_up_by_a_lost_connection_names_it(server: JudgeServer, tmp_path: Path) -> None:
+    server.script = [grade()]
+    server.usual = error(503)
+    tally, _ = ask(server, tmp_path, max_calls=4)
+    assert (tally.calls, tally.answered, tally.lost) == (4, 1, True)
+    assert tally.stopped == f"--max-calls 4 reached; the judge at {server.url} does not answer (status 503)"
 
 
 def test_a_bound_within_a_question_loses_no_reply(server: JudgeServer, tmp_path: Path) -> None:
@@ -500,7 +513,25 @@ def test_what_is_waited_for_is_told(server: JudgeServer, tmp_path: Path) -> None
     ask_all(asked, judge, ledger, sleep=time.sleep, report=lambda tally: told.append(tally.waiting))
     ledger.close()
     judge.close()
-    assert told == ["rate limit", None, "status 503", None]
+    assert told[1::2] == [None, None]
+    limit, status = f"the judge at {server.url} does not answer (rate limit)", "does not answer (status 503)"
+    assert told[0] == f"{limit}; trying again in 7 s, for 300 s at most"
+    assert told[2] is not None
+    assert f"{status}; trying again in 1 s, for 300 s at most" in told[2]
+
+
+def test_a_server_that_is_not_there_is_named_by_the_system_s_words(server: JudgeServer) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        judge = Judge(JudgeConfig(base_url=f"http://127.0.0.1:{nobody.getsockname()[1]}/v1"))
+        with pytest.raises(TryAgainError, match=r"^connection refused$"):
+            judge.ask(FORM, "Once", " upon a time.")
+        judge.close()
+    server.script = [hang_up]
+    judge = Judge(JudgeConfig(base_url=server.url))
+    with pytest.raises(TryAgainError, match=r"^the connection broke: RemoteProtocolError$"):
+        judge.ask(FORM, "Once", " upon a time.")
+    judge.close()
 
 
 def test_ctrl_c_keeps_the_replies_that_are_under_way(server: JudgeServer, tmp_path: Path) -> None:

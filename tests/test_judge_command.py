@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import socket
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from judge_server import Handler, JudgeServer, arguments, error, grade, judge_server
@@ -13,10 +15,13 @@ from models import tiny
 from frailt import cli
 from frailt.data.storyworld import stories
 from frailt.data.tokenizer import Tokenizer
+from frailt.evaluation.judge import run as judge_run
 from frailt.evaluation.judge.calibrate import REAL, SPOILED, both_orders, calibration, preference
 from frailt.evaluation.judge.grading import METRICS
 from frailt.files import write_json
+from frailt.inference.generate import Storyteller
 from frailt.model.checkpoint import save_model
+from frailt.training import progress
 
 KEY = "sk-test-0123456789abcdef"
 WRITE = ("--completions", "5", "--max-tokens", "12")
@@ -244,16 +249,133 @@ def test_bad_input_gives_one_clear_line(server: JudgeServer, run: Run, models: P
     assert sorted(models.rglob("*")) == before, "nothing is written"
 
 
-def test_openai_is_not_asked_without_a_key(run: Run, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(models)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    try:
-        status, _, err = run("runs/plain", *WRITE)
-        assert status == 2
-        assert "the judge needs a key: set OPENAI_API_KEY in the environment, or name another server" in err
-    finally:
-        shutil.rmtree(models / "runs" / "judge", ignore_errors=True)
+def test_a_missing_key_is_said_before_anything_is_done(
+    server: JudgeServer, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.delenv("OPENAI_BASE_URL")
+    out = tmp_path / "judged"
+    for args in (["runs/plain"], ["--calibrate"], ["--pairwise", "runs/plain", "runs/frailt"]):
+        status, shown, err = run(*args, "--out", str(out), *WRITE)
+        assert (status, shown) == (2, "")
+        [line] = err.splitlines()
+        assert "the judge needs a key: set OPENAI_API_KEY in the environment, or name another server" in line
+        assert not out.exists(), "no model has written"
+    assert run("runs/plain", "--out", str(out), *WRITE, "--estimate")[0] == 0
+    assert run("runs/plain", "--out", str(out), *WRITE, "--offline")[0] == 0
+    assert run("runs/plain", "--out", str(out), *WRITE, "--base-url", server.url)[0] == 0
+
+
+# What one sees meanwhile
+
+
+def test_writing_and_asking_say_how_far_they_are(
+    server: JudgeServer, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = ("runs/plain", "runs/frailt", "--out", str(tmp_path), *WRITE)
+    quiet = run(*args)[2].splitlines()
+    assert quiet == ["writing: frailt: 5/5 stories", "asking: 10/10 answered, 0 failed, 10 calls, 3,400 tokens"]
+    shutil.rmtree(tmp_path)
+    monkeypatch.setattr(progress, "LOG_SECONDS", -1)
+    lines = run(*args)[2].splitlines()
+    first = [lines.index(f"writing: {name}: 0/5 stories, token 1 of at most 12") for name in ("plain", "frailt")]
+    assert first == sorted(first)
+    assert lines.index("writing: plain: 5/5 stories") < first[1]
+
+
+def test_a_model_s_stories_outlive_a_ctrl_c(
+    server: JudgeServer, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = ("runs/plain", "runs/frailt", "--out", str(tmp_path), *WRITE)
+    write, started = Storyteller.write, list[Storyteller]()
+
+    def cut_off(self: Storyteller, *args: Any, **options: Any) -> Iterator[tuple[int, str]]:
+        started.append(self)
+        if len(started) == 2:
+            raise KeyboardInterrupt
+        return write(self, *args, **options)
+
+    monkeypatch.setattr(Storyteller, "write", cut_off)
+    status, _, err = run(*args)
+    assert status == 130
+    assert "the same command goes on from here" in err
+    assert run(*args)[0] == 0
+    assert len(started) == 3, "the first model wrote once"
+
+
+# A server that is down
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An address at which no server listens."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+
+
+def test_a_server_that_is_down_is_named_and_ends_in_an_error(
+    server: JudgeServer, nobody: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge_run, "FIRST_PAUSE", 0.0)
+    args = ("runs/plain", "--out", str(tmp_path), *WRITE)
+    assert run(*args, "--max-calls", "2", "--concurrency", "1")[0] == 0
+    status, shown, err = run(*args, "--base-url", nobody)
+    assert status == 1
+    trouble = f"the judge at {nobody} does not answer (connection refused)"
+    said = [line for line in err.splitlines() if line.startswith(trouble)]
+    assert said == [f"{trouble}; trying again in 0 s, for 300 s at most"], "once, though every call fails"
+    last = err.splitlines()[-1]
+    assert last.startswith(f"frailt: 3 of 5 questions are open: {trouble}; what was answered is kept")
+    assert "--base-url" in last
+    assert "give the same command again" not in shown
+    assert f"3 not asked ({trouble})" in (tmp_path / "judge.md").read_text()
+    assert run(*args)[0] == 0
+    assert len(server.requests) == 5
+
+
+def test_calls_that_a_lost_connection_used_up_end_in_an_error(
+    nobody: str, run: Run, models: Path, tmp_path: Path
+) -> None:
+    args = ("--pairwise", str(models / "runs/plain"), str(models / "runs/frailt"), "--out", str(tmp_path), *WRITE)
+    status, _, err = run(*args, "--base-url", nobody, "--max-calls", "1", "--concurrency", "1")
+    assert status == 1
+    trouble = f"--max-calls 1 reached; the judge at {nobody} does not answer (connection refused)"
+    assert err.splitlines()[-1].startswith(f"frailt: 10 of 10 questions are open: {trouble}")
+
+
+# A report that is there
+
+
+def test_a_report_is_not_replaced_by_one_on_something_else(server: JudgeServer, run: Run, tmp_path: Path) -> None:
+    out = ("--out", str(tmp_path))
+    assert run("runs/plain", *out, *WRITE)[0] == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    report = tmp_path / "judge.md"
+    refused = {
+        ("runs/frailt", *WRITE): f"{report} reports on runs/plain too; name all models",
+        ("runs/plain", *WRITE, "--judge", "other"): f"{report} is the report on another judge; choose another --out",
+        ("runs/plain", "--completions", "4"): f"{report} is the report on other options of the stories; choose",
+    }
+    for args, message in refused.items():
+        status, shown, err = run(*args, *out)
+        assert (status, shown) == (2, "")
+        [line] = err.splitlines()
+        assert message in line
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert run("runs/frailt", *out, *WRITE, "--estimate")[1].startswith("5 calls"), "an estimate replaces nothing"
+    assert run("runs/frailt", "runs/plain", *out, *WRITE)[0] == 0
+    assert [model["name"] for model in json.loads((tmp_path / "judge.json").read_text())["models"]] == [
+        "frailt",
+        "plain",
+    ]
+
+
+def test_a_report_without_grades_may_be_replaced(server: JudgeServer, run: Run, tmp_path: Path) -> None:
+    assert run("runs/plain", "--out", str(tmp_path), *WRITE, "--max-calls", "0", "--judge", "mistyped")[0] == 0
+    assert (tmp_path / "judge.md").exists()
+    assert run("runs/frailt", "--out", str(tmp_path), *WRITE)[0] == 0
 
 
 # What a calibration says

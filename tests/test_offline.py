@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from frailt.data.storyworld import probes, stories
 from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
 from frailt.evaluation.judge import overlap as overlap_module
+from frailt.evaluation.judge import students
 from frailt.evaluation.judge.beginnings import (
     Beginning,
     halves,
@@ -24,6 +26,7 @@ from frailt.evaluation.judge.beginnings import (
 from frailt.evaluation.judge.offline import distinct, facts_kept, measure, perplexity, repetition
 from frailt.evaluation.judge.overlap import SEEN, overlap, words
 from frailt.evaluation.judge.students import Completion, complete, completions_of, labels
+from frailt.files import read_json
 from frailt.inference.generate import Storyteller
 from frailt.inference.sampling import Sampling
 from frailt.model.checkpoint import save_model
@@ -284,8 +287,6 @@ def test_completions_are_spread_over_the_beginnings(teller: Storyteller) -> None
     assert [one.beginning for one in found] == ["One", "Two", "Three"] * 2 + ["One"]
     assert [one.index for one in found] == [0, 0, 0, 1, 1, 1, 2]
     assert len({one.text for one in found}) == 7, "a beginning that is given again is completed in another way"
-    with pytest.raises(InputError, match="completions is 0"):
-        complete(teller, given, 0, Sampling())
 
 
 def test_stories_are_written_once(teller: Storyteller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,7 +298,7 @@ def test_stories_are_written_once(teller: Storyteller, tmp_path: Path, monkeypat
         return completions_of("m/x", tmp_path / "model", teller, given, count, options, tmp_path / "out")
 
     first = written()
-    monkeypatch.setattr(Storyteller, "generate", lambda *_: pytest.fail("it writes again"))
+    monkeypatch.setattr(Storyteller, "write", lambda *_, **__: pytest.fail("it writes again"))
     assert written() == first
     monkeypatch.undo()
     assert written(seed=1) != first
@@ -308,6 +309,51 @@ def test_stories_are_written_once(teller: Storyteller, tmp_path: Path, monkeypat
         file.write_text("{}")
     with pytest.raises(InputError, match="is damaged; delete it"):
         written()
+
+
+def test_a_cut_off_writing_goes_on_with_the_same_stories(
+    teller: Storyteller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(teller.model, tmp_path / "model")
+    given = [Beginning(text="One"), Beginning(text="Two")]
+    whole, told = Storyteller.write, list[tuple[float, str]]()
+    monkeypatch.setattr(students, "BATCH", 3)
+
+    def written(folder: str) -> list[Completion]:
+        told.clear()
+        options = Sampling(max_tokens=5)
+        return completions_of(
+            "m",
+            tmp_path / "model",
+            teller,
+            given,
+            8,
+            options,
+            tmp_path / folder,
+            lambda done, state: told.append((done, state)),
+        )
+
+    def cut_off(self: Storyteller, prompts: list[str], sampling: Sampling, *, places: range) -> Iterator:
+        for place, piece in whole(self, prompts, sampling, places=places):
+            yield place, piece
+            if place == 4:
+                raise KeyboardInterrupt
+
+    expected = written("whole")
+    monkeypatch.setattr(Storyteller, "write", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        written("cut")
+    monkeypatch.undo()
+    [file] = (tmp_path / "cut").iterdir()
+    assert len(read_json(file)["written"]) == 3, "the batch that was complete"
+    assert written("cut") == expected
+    assert told[0] == (3, "3/8 stories"), "it goes on after them"
+    assert (3, "3/8 stories, token 1 of at most 5") in told
+    assert told[-1] == (8, "8/8 stories")
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    [again] = (tmp_path / "cut").iterdir()
+    assert again == file
+    assert expected == complete(teller, given, 8, Sampling(max_tokens=5)), "all side by side"
 
 
 def test_labels_tell_models_apart() -> None:

@@ -19,7 +19,7 @@ import pytest
 from shared_data import STORIES, TOK512, needs_shared
 
 from frailt.data import encoding, hub
-from frailt.data.prepare import PrepareConfig, prepare
+from frailt.data.prepare import PrepareConfig, _Split, prepare
 from frailt.data.tokenizer import BOS, Tokenizer
 from frailt.errors import InputError
 
@@ -251,15 +251,44 @@ def test_ctrl_c_ends_it_with_its_workers(config: PrepareConfig, tmp_path: Path) 
     assert {path.name for path in tmp_path.iterdir()} == {"script.py", "stories.txt", "tokenizer.json"}
 
 
-def test_a_side_without_stories_is_refused(config: PrepareConfig, tmp_path: Path) -> None:
-    few = write(tmp_path / "few.txt", ["One story."])
+def test_of_few_stories_one_is_held_out(config: PrepareConfig, tmp_path: Path) -> None:
+    stories = sorted(set(some_stories(30)))
+    text = write(tmp_path / "few.txt", [*stories, *stories])
+    prepare(replace(config, text=(text,), valid_fraction=1e-9))
+    held_out = stories_in(config.out, "valid")
+    assert len(held_out) == 2
+    assert len(set(held_out)) == 1
+    assert stories_in(config.out, "train") == [story for story in [*stories, *stories] if story != held_out[0]]
+    other = write(tmp_path / "other.txt", stories[::-1])
+    prepare(replace(config, text=(other,), out=tmp_path / "other", valid_fraction=1e-9))
+    assert stories_in(tmp_path / "other", "valid") == held_out[:1], "whatever their order"
+    prepare(replace(config, text=(text,), out=tmp_path / "most", valid_fraction=1 - 1e-9))
+    assert len(set(stories_in(tmp_path / "most", "train"))) == 1
+
+
+def test_of_many_stories_a_few_are_read_to_know_that_both_sides_have_some(config: PrepareConfig) -> None:
+    split = _Split(replace(config, text=(), world=10_000))
+    assert split.limit == int(0.1 * 2**64)
+    assert split.text.done < 200
+
+
+@pytest.mark.parametrize("fraction", [1e-9, 0.5, 1 - 1e-9])
+def test_a_single_story_is_refused(config: PrepareConfig, tmp_path: Path, fraction: float) -> None:
+    text = tmp_path / "few.txt"
+    text.write_text("One story.\nAnother one, but nothing parts them.\n")
+    config = replace(config, valid_fraction=fraction)
     with pytest.raises(
-        InputError, match=r"of 1 stories none is left for valid; .*<\|endoftext\|>, or give a larger valid_fraction"
+        InputError,
+        match=r"few.txt: this is a single story, and none is left to hold out; put a line <\|endoftext\|> after each",
     ):
-        prepare(replace(config, text=(few,), valid_fraction=1e-9))
-    with pytest.raises(InputError, match="of 1 stories none is left for train"):
-        prepare(replace(config, text=(few,), valid=(few,)))
+        prepare(replace(config, text=(text,)))
+    with pytest.raises(InputError, match="world is 1; give at least 2"):
+        prepare(replace(config, text=(), world=1))
+    with pytest.raises(InputError, match="all stories are validation stories and none is left to train on; give other"):
+        prepare(replace(config, text=(text,), valid=(text,)))
     assert not config.out.exists()
+    prepare(replace(config, text=(text,), valid=(write(tmp_path / "valid.txt", ["Of my own."]),)))
+    assert len(stories_in(config.out, "train")) == 1
 
 
 @pytest.mark.parametrize(

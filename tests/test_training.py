@@ -27,6 +27,7 @@ from frailt.model.config import ModelConfig
 from frailt.model.frailt import FraiLT
 from frailt.training import trainer
 from frailt.training.config import OptimizerConfig, TrainConfig
+from frailt.training.device import choose_precision
 from frailt.training.optimization import learning_rate, make_optimizer
 from frailt.training.presets import PRESETS
 from frailt.training.ranks import Ranks
@@ -265,11 +266,31 @@ def test_golden_losses(tmp_path: Path) -> None:
 def test_precision_is_what_the_device_is_fast_at(monkeypatch: pytest.MonkeyPatch) -> None:
     has: dict[str, bool] = {}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
-    assert TrainConfig(device="cpu").precision == "float32"
-    has["amx_bf16"] = True
-    assert TrainConfig(device="cpu").precision == "bfloat16"
-    assert TrainConfig(device="mps").precision == "float32"
-    assert TrainConfig(device="cpu", precision="float32").precision == "float32"
+    cpu, cuda, mps = map(torch.device, ("cpu", "cuda", "mps"))
+    assert choose_precision("auto", cpu) == "float32"
+    for name in ("amx_bf16", "avx512_bf16"):
+        has.clear()
+        has[name] = True
+        assert choose_precision("auto", cpu) == "bfloat16"
+        assert choose_precision("auto", mps) == "float32"
+        assert choose_precision("float32", cpu) == "float32"
+    for fast in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation, fast=fast: fast)
+        assert choose_precision("auto", cuda) == ("bfloat16" if fast else "float32")
+
+
+def test_a_run_goes_on_where_another_precision_is_fast(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with the device: what it began with stands in its record, and is no part of what it is."""
+    config = replace(TINY, precision="auto")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    with pytest.raises(KeyboardInterrupt):
+        train(config, corpus, tmp_path / "run", stop=lambda: True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    train(config, corpus, tmp_path / "run", resume=True)
+    assert RunFolder(tmp_path / "run").precision == "bfloat16"
+    assert RunFolder(tmp_path / "run").config().precision == "auto"
 
 
 def test_bfloat16_trains_nearly_the_same(corpus: Corpus, tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """Grade models' stories by a language model, or measure them without one."""
 
+import math
 import sys
 import textwrap
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,12 +13,9 @@ from typing import Any, Literal
 from frailt.errors import InputError
 from frailt.options import Words, parse, table
 
-LOG_SECONDS = 20.0
-"""Time between lines of progress where the output is no terminal."""
-
 
 def run(args: list[str]) -> None:
-    from frailt.evaluation.judge.client import JudgeConfig
+    from frailt.evaluation.judge.client import JudgeConfig, read_key
     from frailt.paper.judging import StoryConfig
 
     @dataclass(frozen=True, kw_only=True)
@@ -57,21 +57,23 @@ def run(args: list[str]) -> None:
         raise InputError(f"--{chosen[0]} takes no models before it; leave out {command.models[0]}")
     if not command.offline and (command.text or command.reference or command.probes):
         raise InputError("--text, --reference and --probes belong to --offline; add it, or leave them out")
+    if not (command.offline or command.estimate):
+        read_key(command.judge)  # A missing key is said before models write.
     {"calibrate": _calibrate, "pairwise": _pairwise, "offline": _offline}.get("".join(chosen), _grade)(command)
 
 
 def _grade(command: Any) -> None:
-    from frailt.paper.grades_report import HEADERS, cells, grade, grade_questions
+    from frailt.paper.grades_report import HEADERS, cells, check_report, grade, grade_questions
     from frailt.paper.section_4_2 import claims
 
     form = _form(command)
+    if not command.estimate:
+        check_report(command.models, form, command.stories, command.judge, command.out)
     students = _students(command, command.models)
     if _estimated(command, [(form, grade_questions(students))]):
         return
-    with _Line() as line:
-        tally, graded = grade(
-            students, form, command.stories, command.judge, command.out, _provenance(), report=line.tally
-        )
+    with _asking() as report:
+        tally, graded = grade(students, form, command.stories, command.judge, command.out, _provenance(), report=report)
     print(table(HEADERS, cells(graded)))
     for claim in claims(graded):
         print(textwrap.fill(f"{claim.verdict}: {claim.text} ({claim.detail})", 80, subsequent_indent="  "))
@@ -90,9 +92,9 @@ def _calibrate(command: Any) -> None:
     beginnings = command.stories.whole(SENTENCES)
     if _estimated(command, calibration_questions(beginnings, form)):
         return
-    with _Line() as line:
+    with _asking() as report:
         tally, found = calibrate_judge(
-            beginnings, form, command.stories, command.judge, command.out, _provenance(), report=line.tally
+            beginnings, form, command.stories, command.judge, command.out, _provenance(), report=report
         )
     columns = list(next((own for own in found.grades.values() if own), {}))
     rows = [(name, *(f"{own[c].value:.2f}" for c in columns)) for name, own in found.grades.items() if own]
@@ -112,9 +114,9 @@ def _pairwise(command: Any) -> None:
     students = _students(command, command.pairwise)
     if _estimated(command, [(compare_form(), pair_questions(students))]):
         return
-    with _Line() as line:
+    with _asking() as report:
         tally, found = compare_models(
-            students, command.stories, command.judge, command.out, _provenance(), report=line.tally
+            students, command.stories, command.judge, command.out, _provenance(), report=report
         )
     print(f"A: {students[0].name}   B: {students[1].name}")
     print(table(PREFERENCE, _short([preference_cells(found)])))
@@ -171,17 +173,19 @@ def _form(command: Any) -> Any:
 def _students(command: Any, paths: Any, **options: Any) -> Any:
     from frailt.paper.judging import write_stories
     from frailt.training.device import choose_device
+    from frailt.training.progress import ProgressLine
 
-    return write_stories(
-        paths,
-        command.stories,
-        command.out,
-        tokenizer=command.tokenizer,
-        valid=command.valid,
-        device=choose_device(command.device),
-        report=lambda text: print(text, file=sys.stderr),
-        **options,
-    )
+    with ProgressLine() as line:
+        return write_stories(
+            paths,
+            command.stories,
+            command.out,
+            tokenizer=command.tokenizer,
+            valid=command.valid,
+            device=choose_device(command.device),
+            report=lambda done, total, state: line.show("writing", done, total, state),
+            **options,
+        )
 
 
 def _estimated(command: Any, asked: Any) -> bool:
@@ -207,38 +211,45 @@ def _provenance() -> dict[str, Any]:
 
 
 def _finish(command: Any, tally: Any, name: str) -> None:
-    """Say what was not answered, and where the reports lie."""
+    """Say what was not answered, and where the reports lie.
+
+    Raises:
+        ConnectionError: questions are open because the judge does not answer.
+    """
     if tally.failed:
         print(f"{tally.failed} of {tally.questions} questions failed: no reply to them was an answer", file=sys.stderr)
-    if left := tally.questions - tally.answered - tally.failed:
+    left = tally.questions - tally.answered - tally.failed
+    if left and not tally.lost:
         print(f"{left} of {tally.questions} questions are open ({tally.stopped}); give the same command again to go on")
     figures = f"   Figures: {command.out / 'figure-6.png'}, figure-7.png" if name == "judge" else ""
     print(f"Report: {command.out / f'{name}.md'}   Replies: {command.out / 'replies.jsonl'}{figures}")
-
-
-class _Line:
-    """Where the asking stands: one line that changes on a terminal, else a line now and then. Writes to stderr."""
-
-    def __init__(self) -> None:
-        self.terminal, self.logged, self.open = sys.stderr.isatty(), time.monotonic(), False
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.open:
-            print(file=sys.stderr)
-
-    def tally(self, tally: Any) -> None:
-        text = (
-            f"{tally.answered}/{tally.questions} answered, {tally.failed} failed, {tally.calls} calls, "
-            f"{tally.prompt_tokens + tally.completion_tokens:,} tokens"
+    if tally.lost:
+        raise ConnectionError(
+            f"{left} of {tally.questions} questions are open: {tally.stopped}; what was answered is kept: mend the "
+            "connection or --base-url, and give the same command again"
         )
-        done = tally.answered + tally.failed == tally.questions or tally.stopped
-        text += f"; {tally.stopped or tally.waiting}" if tally.stopped or tally.waiting else ""
-        if self.terminal:
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-            self.open = True
-        elif done or time.monotonic() - self.logged > LOG_SECONDS:
-            self.logged = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _asking() -> Iterator[Callable[[Any], None]]:
+    """What shows where the asking stands, and says now and then what is wrong with the judge. Writes to stderr."""
+    from frailt.training.progress import LOG_SECONDS, ProgressLine
+
+    said, stopped = -math.inf, None
+    with ProgressLine() as line:
+
+        def report(tally: Any) -> None:
+            nonlocal said, stopped
+            state = (
+                f"{tally.answered}/{tally.questions} answered, {tally.failed} failed, {tally.calls} calls, "
+                f"{tally.prompt_tokens + tally.completion_tokens:,} tokens"
+            )
+            line.show("asking", tally.answered + tally.failed, tally.questions, state)
+            if tally.stopped and tally.stopped != stopped:
+                stopped = tally.stopped
+                print(stopped, file=sys.stderr, flush=True)
+            elif tally.waiting and time.monotonic() - said > LOG_SECONDS:
+                said = time.monotonic()
+                print(tally.waiting, file=sys.stderr, flush=True)
+
+        yield report

@@ -18,7 +18,7 @@ def run(args: list[str]) -> None:
     from frailt.paper.grid import SHAPES, WIDTHS, GridConfig
     from frailt.paper.grid_report import write_report
     from frailt.paper.reproduce import check_folder, describe, reproduce
-    from frailt.paper.workers import is_complete, jobs_at
+    from frailt.paper.workers import is_complete, jobs_at, steps_done
     from frailt.training.config import OptimizerConfig, TrainConfig
     from frailt.training.device import Device, Precision, choose_device
     from frailt.training.progress import ProgressLine, clock
@@ -99,7 +99,8 @@ def run(args: list[str]) -> None:
     if isinstance(budget, float):
         grid = budget_of_minutes(grid, corpus, command.out, minutes=budget, jobs=jobs, keep=trains)
     cells = grid.cells()
-    missing = [cell for cell in cells if not is_complete(cell.folder(command.out, corpus))]
+    folders = {cell: cell.folder(command.out, corpus) for cell in cells}
+    missing = {cell: steps_done(cell, folder) for cell, folder in folders.items() if not is_complete(folder)}
     if command.plan or (trains and command.minutes is None):  # A slice of time is not spent on a probe.
         speeds = probe(grid, sorted({cell.dim for cell in missing}), corpus, jobs=jobs)
         print(table(HEADERS, plan_rows(cells, missing, speeds, corpus)))
@@ -128,7 +129,7 @@ def run(args: list[str]) -> None:
         failed = outcome.failed
         if outcome.complete < outcome.cells and not failed:
             print(f"{outcome.complete} of {outcome.cells} models are complete; the same command goes on from here")
-    if command.report or any(is_complete(cell.folder(command.out, corpus)) for cell in cells):
+    if command.report or any(map(is_complete, folders.values())):
         files = write_report(grid, corpus, command.out)
         print(f"Report: {', '.join(map(str, files))}")
     if failed:

@@ -33,7 +33,7 @@ def run(args: list[str]) -> None:
         passes: str | None = None
         """Passes through each group that has several, or a number for each group: 4 or 1,4,1; unset: as trained."""
         exit: str | None = None
-        """Passes end for a token when one changes little: l2:0.1 (its state), kl:0.01 (its prediction). For models
+        """Passes end for a token when one changes little: l2:0.15 (its state), kl:0.01 (its prediction). For models
         trained with --passes random."""
         sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.8))
         device: Literal["auto", "cpu", "cuda", "mps"] = "cpu"

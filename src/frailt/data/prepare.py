@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -56,7 +57,7 @@ class PrepareConfig:
     vocab_size: int = 512
     """Pieces of a trained tokenizer."""
     valid_fraction: float = 0.01
-    """Share of the stories that is held out where no validation files are given."""
+    """Share of the stories that is held out where no validation files are given: at least one story."""
     workers: int | None = None
     """Processes that encode; by default one for each core, for texts that are worth it."""
 
@@ -196,17 +197,15 @@ class _Split:
             self.sources = [{"use": "text", **world, "sha256": digest}]
         self.valid = StoryReader(valid) if valid else None
         self.sources += [_entry("valid", path) for path in valid]
-        self.fraction = config.valid_fraction
+        self.config = config
         self.dropped = 0
         self._held_out = set[bytes]()
 
     def assign(self) -> Iterator[tuple[Literal["train", "valid"], str]]:
         """Each story with its side: validation files first, then the text."""
         if self.valid is None:
-            limit = int(self.fraction * 2**64)
             for story in self.text:
-                held_out = int.from_bytes(_digest(story)[:8], "big") < limit
-                yield ("valid" if held_out else "train"), story
+                yield ("valid" if _number(story) < self.limit else "train"), story
             return
         for story in self.valid:
             self._held_out.add(_digest(story))
@@ -217,6 +216,31 @@ class _Split:
                 self.dropped += 1
             else:
                 yield "train", story
+
+    @cached_property
+    def limit(self) -> int:
+        """Stories with a number below it are held out.
+
+        It follows from the fraction, unless one side would have no story: then the story with the least number is held
+        out, or the one with the greatest is kept. Read for it are a few stories, and all only where they are few.
+
+        Raises:
+            InputError: the text has no two different stories.
+        """
+        limit = int(self.config.valid_fraction * 2**64)
+        least, greatest = 2**64, -1
+        for story in self.text:
+            least, greatest = min(least, _number(story)), max(greatest, _number(story))
+            if least < limit <= greatest:
+                return limit
+        if least == greatest:
+            if self.config.world is not None:
+                raise InputError(f"world is {self.config.world}; give at least 2, to train on one and hold one out")
+            raise InputError(
+                f"{', '.join(map(str, self.config.text))}: this is a single story, and none is left to hold out; put a "
+                "line <|endoftext|> after each story, or give validation files"
+            )
+        return min(max(limit, least + 1), greatest)
 
 
 def _entry(use: str, path: Path) -> dict[str, Any]:
@@ -230,6 +254,11 @@ def _contents(sources: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _digest(story: str) -> bytes:
     return hashlib.sha256(story.encode()).digest()[:16]
+
+
+def _number(story: str) -> int:
+    """From 0 to 2^64 - 1, evenly spread over stories."""
+    return int.from_bytes(_digest(story)[:8], "big")
 
 
 def _sample(split: _Split) -> list[str]:

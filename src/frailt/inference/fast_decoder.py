@@ -1,8 +1,8 @@
 """Stories on a plain CPU: the model in compiled code over one packed set of weights, and no torch.
 
 One block that is passed eight times is read from memory once and from the cache of the processor after that, so a
-FraiLT model speaks faster than a standard one of its depth. Weights may be kept in bfloat16 or int8; the numbers
-that they meet stay in float32, or in 14 bits for int8.
+FraiLT model speaks faster than a standard one of its depth. Weights may be kept in bfloat16 or int8. What they meet
+stays in float32; beside int8 it is rounded to 14 bits or more, and keys and values to bfloat16.
 """
 
 from collections.abc import Sequence

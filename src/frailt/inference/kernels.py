@@ -11,15 +11,18 @@ from typing import Any
 import numba
 import numpy as np
 
+from frailt.compiling import compiled
+from frailt.inference import leaving, products, team
 from frailt.inference.leaving import BEFORE, LEAVE, copy_keys, copy_values, distance, divergence
 from frailt.inference.products import COLUMNS, LANES, number, operand, place_of, product, sixteen_rows, store
 from frailt.inference.team import asked, meet
+from frailt.model import vector_math
 from frailt.model.vector_math import exp_of_negative, f32
 
 options: dict[str, Any] = {"fastmath": True, "error_model": "numpy", "nogil": True}
 
 
-@numba.njit(**options, cache=True)
+@compiled(products, leaving, team, vector_math, **options)
 def read(
     doors,
     order,
@@ -153,7 +156,7 @@ def _read(
         for i in range(first, end):
             x[i] = number(weights, scales, tokens[step], place_of(weights, tokens[step], i, dim_row))
         met = meet(counter, met, threads)
-        told = -1  # Which of the guesses was made from the signal as it leaves the last group.
+        final = -1  # Which of the guesses was made from the signal as it leaves the last group.
         layer = 0
         while layer < len(plan):
             block, encoding = plan[layer, 0], plan[layer, 1]
@@ -222,16 +225,16 @@ def _read(
                     done[group] = passes
                     layer = after
                     if guesses.shape[1] > 0 and after == len(plan):
-                        told = passes % 2
+                        final = passes % 2
         line = step - count + lines
         if line >= 0:
             out = logits[line]
-            if told < 0:
+            if final < 0:
                 _score(x, norms, epsilon, normal, dim, weights, scales, starts, dim_row, short, out, thread, threads)
             else:
                 c, d = _share(len(out) // LANES, thread, threads)
                 for i in range(c * LANES, d * LANES):
-                    out[i] = guesses[told, i]
+                    out[i] = guesses[final, i]
         met = meet(counter, met, threads)
 
 

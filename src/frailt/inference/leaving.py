@@ -1,7 +1,5 @@
 """What the compiled decoder needs for early exits: how far a pass moved the signal, and keys and values of passes that
 are skipped. The rules: ``early_exit.py``.
-
-Numba keeps compiled code by the file of ``kernels.read``: whoever changes this file touches ``kernels.py`` too.
 """
 
 import numba

@@ -12,7 +12,8 @@ from frailt.model.config import ModelConfig
 from frailt.model.stored import BFLOAT16, StoredModel, as_float32
 
 Weights = Literal["auto", "float32", "bfloat16", "int8"]
-"""How weights are kept in memory. ``auto``: as the file has them, bfloat16 or else float32."""
+"""How weights are kept in memory. ``auto``: as the file has them, bfloat16 or else float32. Beside ``int8``,
+keys and values are kept in bfloat16."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,8 +6,6 @@ row, which for narrow models costs as much as the products.
 
 The loop is written in vectors of 16, which LLVM cuts to what the processor has. Left to choose, it takes half the
 lanes for int8, and keeps no sums in registers.
-
-Numba keeps compiled code by the file of ``kernels.read``: whoever changes this file touches ``kernels.py`` too.
 """
 
 from collections.abc import Callable

@@ -74,12 +74,10 @@ class Teller(ABC):
             iterations: passes, as for ``FraiLT.forward``.
             early_exit: when a token needs no further pass; unset: all tokens do all passes.
         """
-        if isinstance(prompts, str):
-            raise InputError("generate() takes a list of prompts; put the one prompt into brackets")
-        streams = [_Stream(self.tokenizer, prompt) for prompt in prompts]
-        for row, text in self._run(streams, sampling or Sampling(), self.reader(iterations, early_exit)):
-            streams[row].text += text
-        return [stream.text for stream in streams]
+        texts = [""] * len(prompts)
+        for place, piece in self.write(prompts, sampling, iterations=iterations, early_exit=early_exit):
+            texts[place] += piece
+        return texts
 
     def stream(
         self,
@@ -90,13 +88,30 @@ class Teller(ABC):
         early_exit: EarlyExit | None = None,
     ) -> Iterator[str]:
         """Complete one prompt, piece by piece as it is written. The pieces join to what ``generate`` gives."""
-        reader = self.reader(iterations, early_exit)
-        for _, text in self._run([_Stream(self.tokenizer, prompt)], sampling or Sampling(), reader):
-            yield text
+        for _, piece in self.write([prompt], sampling, iterations=iterations, early_exit=early_exit):
+            yield piece
 
-    def _run(self, streams: list["_Stream"], sampling: Sampling, reader: Reader) -> Iterator[tuple[int, str]]:
+    def write(
+        self,
+        prompts: Sequence[str],
+        sampling: Sampling | None = None,
+        *,
+        places: Sequence[int] | None = None,
+        iterations: int | tuple[int, ...] | None = None,
+        early_exit: EarlyExit | None = None,
+    ) -> Iterator[tuple[int, str]]:
+        """Yield (place in ``prompts``, next piece) as completions are written side by side, a token at a time.
+
+        Args:
+            prompts, sampling, iterations, early_exit: as for ``generate``.
+            places: complete the prompts at these places alone; their texts are those that ``generate`` gives them.
+        """
+        if isinstance(prompts, str):
+            raise InputError("generate() takes a list of prompts; put the one prompt into brackets")
+        streams = [_Stream(self.tokenizer, prompt) for prompt in prompts]
         tokens = [stream.tokens for stream in streams]
-        for row, token in continuations(reader, tokens, sampling):
+        reader = self.reader(iterations, early_exit)
+        for row, token in continuations(reader, tokens, sampling or Sampling(), places):
             yield row, streams[row].decoder.push(token) if token is not None else streams[row].decoder.flush()
 
 
@@ -108,7 +123,6 @@ class _Stream:
         self.decoder = tokenizer.stream()
         for token in self.tokens:
             self.decoder.push(token)
-        self.text = ""
 
 
 def tokenizer_of(path: Path, config: ModelConfig, tokenizer: Path | None) -> Tokenizer:
@@ -126,8 +140,10 @@ def tokenizer_of(path: Path, config: ModelConfig, tokenizer: Path | None) -> Tok
     return pieces
 
 
-def continuations(reader: Reader, prompts: list[list[int]], sampling: Sampling) -> Iterator[tuple[int, int | None]]:
-    """Yield (row, next token) as tokens are drawn, and (row, None) once a row is complete.
+def continuations(
+    reader: Reader, prompts: list[list[int]], sampling: Sampling, places: Sequence[int] | None = None
+) -> Iterator[tuple[int, int | None]]:
+    """Yield (row, next token) as tokens are drawn, and (row, None) once a row is complete; of all rows or of these.
 
     A row is complete when the model begins another story (BOS, or EOS where a model has learned one) or after
     ``max_tokens``. Complete rows leave the batch, and cost nothing from then on.
@@ -135,11 +151,11 @@ def continuations(reader: Reader, prompts: list[list[int]], sampling: Sampling) 
     When a row's tokens fill the model's context, the older half is forgotten and the rest is read again, at
     positions from 0. The same holds for a prompt that is longer than the context.
     """
-    if not prompts:
+    rows = list(range(len(prompts)) if places is None else places)
+    if not rows:
         return
     context = reader.context
     generators = _generators(prompts, sampling.seed)
-    rows = list(range(len(prompts)))
     kept = [_within(prompt, context) for prompt in prompts]
     counts = [0] * len(prompts)
     scores = reader.read([kept[row] for row in rows])

@@ -41,7 +41,7 @@ def _maximum(typing_context: Any, one: Any, other: Any) -> Any:
     return types.float32(types.float32, types.float32), generate
 
 
-greater: Any = intrinsic(_maximum)
+maximum: Any = intrinsic(_maximum)
 """The greater of two, as an operation that LLVM knows how to vectorise over a loop; it does not know ``max``."""
 
 

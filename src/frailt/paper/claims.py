@@ -11,12 +11,13 @@ from itertools import pairwise
 from frailt.model.counts import count
 from frailt.model.frailt import ModelConfig
 from frailt.model.shape import Shape
+from frailt.paper.gap import CLOSE
+
+FEW_TOKENS = 1_000_000
+"""With a smaller budget, a model has hardly begun to use its depth, and a verdict shows little."""
 
 Losses = Mapping[int, Mapping[str, float]]
 """Nats per token by width and model."""
-
-CLOSE = 0.02
-"""Losses that differ by less than this share count as equal: the paper says "catch up" of 1.6% and 1.7%."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +42,12 @@ class Claim:
     text: str
     decide: Callable[[Losses], Verdict]
 
+    def said(self, losses: Losses, *, tokens: int) -> str:
+        """The verdict on models with this many training tokens each, with a warning where they are few."""
+        verdict = self.decide(losses)
+        little = verdict.held is not None and tokens < FEW_TOKENS
+        return f"{'shows little: so few tokens; ' if little else ''}{verdict}"
+
 
 NOT_MEASURED = Verdict(held=None)
 
@@ -53,7 +60,7 @@ def falls_with_width(names: tuple[str, ...]) -> Callable[[Losses], Verdict]:
         if {name for name, _, _ in steps} != set(names):
             return NOT_MEASURED
         rises = [f"{name} from {a} to {b}" for name, a, b in steps if losses[b][name] >= losses[a][name]]
-        return Verdict(held=not rises, evidence="; ".join(rises) or f"at each of {len(steps)} steps")
+        return Verdict(held=not rises, evidence="; ".join(rises) or f"at {_each(len(steps), 'step')}")
 
     return decide
 
@@ -84,7 +91,7 @@ def nears_with_width(pairs: tuple[tuple[str, str], ...]) -> Callable[[Losses], V
         if {pair for pair, _, _ in steps} != set(pairs):
             return NOT_MEASURED
         away = [f"{p[0]} against {p[1]} from {a} to {b}" for p, a, b in steps if ratios[p][b] >= ratios[p][a]]
-        said = f"not {'; '.join(away)}" if away else f"at each of {len(steps)} steps"
+        said = f"not {'; '.join(away)}" if away else f"at {_each(len(steps), 'step')}"
         return Verdict(held=not away, evidence=said)
 
     return decide
@@ -101,7 +108,7 @@ def beats_its_blocks(losses: Losses) -> Verdict:
     if not pairs:
         return NOT_MEASURED
     lost = [f"{name} at {dim}" for dim, name, other in pairs if losses[dim][name] >= losses[dim][other]]
-    return Verdict(held=not lost, evidence="; ".join(lost) or f"in all {len(pairs)} cells")
+    return Verdict(held=not lost, evidence="; ".join(lost) or f"in {_each(len(pairs), 'cell')}")
 
 
 def equals_its_depth(losses: Losses) -> Verdict:
@@ -118,7 +125,7 @@ def equals_its_depth(losses: Losses) -> Verdict:
     worst = max(behind, key=behind.__getitem__)
     return Verdict(
         held=len(near) == len(behind),
-        evidence=f"{len(near)} of {len(behind)} cells within {CLOSE:.0%}"
+        evidence=f"{len(near)} of {_counted(len(behind), 'cell')} within {CLOSE:.0%}"
         + (f" ({', '.join(near)})" if near else "")
         + f"; furthest {worst[1]} at {worst[0]} ({behind[worst]:+.1%})",
     )
@@ -136,8 +143,9 @@ def outperforms_larger(losses: Losses) -> Verdict:
         for own in frailt
     }
     winners = [own for own in frailt if wins[own]]
+    models = _counted(len(frailt), "FraiLT model")
     if not winners:
-        return Verdict(held=False, evidence=f"none of {len(frailt)} FraiLT models is better than a larger standard one")
+        return Verdict(held=False, evidence=f"0 of {models} better than a larger standard one")
 
     def factor(own: tuple[int, str]) -> float:
         return max(sizes[other] for other in wins[own]) / sizes[own]
@@ -146,7 +154,7 @@ def outperforms_larger(losses: Losses) -> Verdict:
     beaten = max(wins[best], key=sizes.__getitem__)
     return Verdict(
         held=True,
-        evidence=f"{len(winners)} of {len(frailt)} FraiLT models; {best[1]} at {best[0]} is better than {beaten[1]} at "
+        evidence=f"{len(winners)} of {models}; {best[1]} at {best[0]} is better than {beaten[1]} at "
         f"{beaten[0]} with {factor(best):.1f} times its parameters",
     )
 
@@ -202,3 +210,11 @@ def _loss(losses: Losses, key: tuple[int, str]) -> float:
 def _parameters(dim: int, shape: str) -> int:
     """Size with the paper's vocabulary of 512; it does not depend on the number of heads."""
     return count(ModelConfig(dim=dim, shape=shape, heads=1, vocab_size=512)).parameters
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _each(count: int, noun: str) -> str:
+    return f"the one {noun}" if count == 1 else f"each of {count} {noun}s"

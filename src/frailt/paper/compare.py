@@ -15,13 +15,13 @@ from frailt.data.batches import Corpus
 from frailt.files import write_json, write_text
 from frailt.model.counts import count
 from frailt.model.shape import Shape
-from frailt.paper.comparison import CompareConfig, Comparison, Row, run_name
+from frailt.paper.comparison import CompareConfig, Comparison, Row, alike, model_name, run_name
 from frailt.paper.figures import draw_comparison
 from frailt.paper.gap import gap_closed, published_gap, stories_loss, story_nats
 from frailt.paper.report import as_json, markdown
 from frailt.training.config import TrainConfig
 from frailt.training.device import choose_device
-from frailt.training.run_folder import provenance
+from frailt.training.run_folder import RunFolder, provenance
 from frailt.training.trainer import Progress, measure_speed, train
 
 
@@ -35,7 +35,7 @@ def compare(
     """Train every model with every seed, and write ``compare.json``, ``table.md`` and ``compare.png`` to ``out``.
 
     Runs lie in ``out/runs``; a complete one is not trained again, one that was cut off goes on. So the same command
-    may be given again, also with more shapes or seeds.
+    may be given again, also with other shapes or seeds: the results are always of all complete runs in ``out``.
 
     Args:
         config: the comparison.
@@ -47,32 +47,60 @@ def compare(
         InputError: a run in ``out`` was made with other settings or data.
     """
     out.mkdir(parents=True, exist_ok=True)
-    folders = {}
+    for run in _runs(out):
+        run.check(alike(config.base, run.config()), corpus)
     for name in config.shapes:
         for seed in config.seeds:
             label = run_name(name, seed)
-            folders[name, seed] = out / "runs" / label
             train(
                 config.run(name, seed),
                 corpus,
-                folders[name, seed],
+                out / "runs" / label,
                 resume=True,
                 report=lambda progress, label=label: report(label, progress),
             )
+    complete = _complete(config, out)
     device = choose_device(config.base.device)
-    nats = {key: story_nats(folder, corpus, device) for key, folder in folders.items()}
-    speeds = measure_speeds([config.run(name, config.seeds[0]) for name in config.shapes], corpus)
-    rows = tuple(_row(config, name, speed, nats, corpus) for name, speed in zip(config.shapes, speeds, strict=True))
+    nats = {
+        name: {seed: story_nats(run.path, corpus, device) for seed, run in sorted(runs.items())}
+        for name, runs in complete.items()
+    }
+    speeds = measure_speeds([config.run(name, config.seeds[0]) for name in nats], corpus)
+    precisions = {run.precision for runs in complete.values() for run in runs.values()}
+    rows = tuple(_row(config, name, speed, nats, corpus) for name, speed in zip(nats, speeds, strict=True))
     result = Comparison(
         config=config,
         rows=rows,
         data={"name": corpus.folder.name, **corpus.manifest},
-        provenance=provenance(device),
+        provenance={**provenance(device), "precision": " and ".join(sorted(precisions))},
     )
     write_json(out / "compare.json", as_json(result))
     write_text(out / "table.md", markdown(result))
-    draw_comparison(result, {name: folders[name, config.seeds[0]] for name in config.shapes}, out / "compare.png")
+    draw_comparison(result, {name: runs[min(runs)] for name, runs in complete.items()}, out / "compare.png")
     return result
+
+
+def _runs(out: Path) -> list[RunFolder]:
+    return [RunFolder(path.parent) for path in sorted((out / "runs").glob("*/run.json"))]
+
+
+def _complete(config: CompareConfig, out: Path) -> dict[str, dict[int, RunFolder]]:
+    """The complete runs by model and seed: models that were asked for, then others by blocks and depth."""
+    found: dict[str, dict[int, RunFolder]] = {name: {} for name in config.shapes}
+    names = {config.model(name): name for name in config.shapes}
+    others: dict[str, dict[int, RunFolder]] = {}
+    for run in _runs(out):
+        if run.result is not None:
+            own = run.config()
+            name = names.get(own.model)
+            runs = found[name] if name else others.setdefault(model_name(own.model), {})
+            runs[own.seed] = run
+
+    def size(name: str) -> tuple[int, int, str]:
+        shape = Shape.parse(config.model(name).shape)
+        return shape.blocks, shape.depth, name
+
+    return found | {name: others[name] for name in sorted(others, key=size)}
 
 
 def measure_speeds(configs: list[TrainConfig], corpus: Corpus, *, rounds: int = 5) -> list[float]:
@@ -92,29 +120,29 @@ def _row(
     config: CompareConfig,
     name: str,
     speed: float,
-    nats: dict[tuple[str, int], np.ndarray],
+    nats: dict[str, dict[int, np.ndarray]],
     corpus: Corpus,
 ) -> Row:
     model = config.model(name)
     shape = Shape.parse(model.shape)
-    shallow, deep = (_find(config, str(depth)) for depth in (shape.blocks, shape.depth))
+    by_shape = {config.model(other).shape: runs for other, runs in nats.items()}
+    three = [by_shape.get(str(shape.blocks), {}), nats[name], by_shape.get(str(shape.depth), {})]
+    common = set.intersection(*map(set, three))
+    twins = not shape.standard and bool(common)
     gap = interval = paper_gap = None
-    if not shape.standard and shallow and deep:
-        means = {key: np.stack([nats[key, seed] for seed in config.seeds]).mean(0) for key in (shallow, name, deep)}
-        gap, interval = gap_closed(means[shallow], means[name], means[deep])
+    if twins:
+        gap, interval = gap_closed(*(np.mean([runs[seed] for seed in common], axis=0) for runs in three))
     if not shape.standard and model.encoding == "learned":
         paper_gap = published_gap(model.dim, shape)
     return Row(
         name=name,
         shape=model.shape,
         counts=count(model),
-        losses=tuple(stories_loss(nats[name, seed], corpus) for seed in config.seeds),
+        seeds=tuple(nats[name]),
+        losses=tuple(stories_loss(own, corpus) for own in nats[name].values()),
         tokens_per_second=speed,
+        twins=twins,
         gap_closed=gap,
         gap_interval=interval,
         paper_gap=paper_gap,
     )
-
-
-def _find(config: CompareConfig, shape: str) -> str | None:
-    return next((name for name in config.shapes if config.model(name).shape == shape), None)

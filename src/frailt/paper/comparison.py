@@ -54,12 +54,17 @@ class Row:
     name: str
     shape: str
     counts: Counts
+    seeds: tuple[int, ...]
+    """Those that it was run with."""
     losses: tuple[Loss, ...]
     """One for each seed."""
     tokens_per_second: float
     """Training speed, measured in turn with the other rows: only ratios between rows mean something."""
+    twins: bool
+    """Whether there are its standard twins, shallow and deep, with a seed that all three were run with."""
     gap_closed: float | None
-    """(shallow - this) / (shallow - deep) in loss; ``None`` where a standard twin is missing or deep is not better."""
+    """(shallow - this) / (shallow - deep) in loss over those seeds; ``None`` without twins, or where deep is hardly
+    better (``gap.py``)."""
     gap_interval: tuple[float, float] | None
     """Its 95% interval over validation stories (paired bootstrap)."""
     paper_gap: float | None
@@ -81,9 +86,16 @@ class Comparison:
     """What ``compare`` gives, and what ``compare.json`` holds."""
 
     config: CompareConfig
+    """What was asked for."""
     rows: tuple[Row, ...]
+    """That, and then the other complete runs of the folder."""
     data: dict[str, Any]
     provenance: dict[str, Any]
+
+
+def alike(base: TrainConfig, run: TrainConfig) -> TrainConfig:
+    """``base`` with the shape, encoding and seed of another run: equal to it if nothing else tells them apart."""
+    return replace(base, model=replace(base.model, shape=run.model.shape, encoding=run.model.encoding), seed=run.seed)
 
 
 def run_name(name: str, seed: int) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from frailt.paper.grid import Cell, GridConfig
 from frailt.paper.workers import threads_at
 from frailt.training.config import TrainConfig
 from frailt.training.progress import clock
+from frailt.training.trainer import VALIDATION
 
 STATE_BYTES = 16
 """Bytes for each parameter while it trains: weight, gradient and AdamW's two means, in float32."""
@@ -31,17 +33,17 @@ class Speed:
     block: float
     """For each block or pass more."""
 
-    def seconds(self, config: TrainConfig, valid_tokens: int) -> float:
-        """The whole run of a config, validations counted at a third of a training step."""
+    def seconds(self, config: TrainConfig, valid_tokens: int, *, done: int = 0) -> float:
+        """What is left of a run after ``done`` steps, validations counted as ``trainer.VALIDATION`` says."""
         some = min(config.eval_tokens, valid_tokens)
         # All validation tokens are read twice at the end: for the run's loss, and story by story.
-        validated = (config.evaluations - 1) * some + 2 * valid_tokens
-        tokens = config.steps * config.tokens_per_step + validated / 3
+        validated = (config.evaluations - 1) * some * (1 - done / config.steps) + 2 * valid_tokens
+        tokens = (config.steps - done) * config.tokens_per_step + validated * VALIDATION
         return tokens * (self.first + (config.model.depth - 1) * self.block)
 
 
 def probe(grid: GridConfig, widths: Sequence[int], corpus: Corpus, *, jobs: Mapping[int, int]) -> dict[int, Speed]:
-    """Measure one and two plain blocks at each width, for a few steps in turn.
+    """Measure one and two plain blocks at each width, for a few steps in turn, and say so on stderr.
 
     Args:
         grid: the protocol.
@@ -49,6 +51,8 @@ def probe(grid: GridConfig, widths: Sequence[int], corpus: Corpus, *, jobs: Mapp
         corpus: text to train on.
         jobs: runs at once at each width, which share this machine's threads.
     """
+    if widths:
+        print("measuring how fast this machine trains (some seconds)", file=sys.stderr, flush=True)
     before = torch.get_num_threads()
     speeds = {}
     try:
@@ -65,12 +69,23 @@ def probe(grid: GridConfig, widths: Sequence[int], corpus: Corpus, *, jobs: Mapp
 
 
 def plan_seconds(
-    cells: Sequence[Cell], speeds: Mapping[int, Speed], corpus: Corpus, *, jobs: Mapping[int, int]
+    cells: Mapping[Cell, int], speeds: Mapping[int, Speed], corpus: Corpus, *, jobs: Mapping[int, int]
 ) -> float:
-    """Time for cells of which several run at once, width by width: at least that of the longest."""
+    """Time for cells of which several run at once, width by width: at least that of the longest.
+
+    Args:
+        cells: what is to be trained, each with the steps that are done.
+        speeds: by width.
+        corpus: the data.
+        jobs: cells at once, by width.
+    """
     total = 0.0
     for dim in {cell.dim for cell in cells}:
-        each = [speeds[dim].seconds(cell.config, len(corpus.valid)) for cell in cells if cell.dim == dim]
+        each = [
+            speeds[dim].seconds(cell.config, len(corpus.valid), done=done)
+            for cell, done in cells.items()
+            if cell.dim == dim
+        ]
         total += max(max(each), sum(each) / min(jobs[dim], len(each)))
     return total
 
@@ -104,7 +119,7 @@ def budget_of_minutes(
     speeds = probe(grid, grid.widths, corpus, jobs=jobs)
 
     def seconds(steps: int) -> float:
-        return plan_seconds(_with_steps(grid, steps).cells(), speeds, corpus, jobs=jobs)
+        return plan_seconds(dict.fromkeys(_with_steps(grid, steps).cells(), 0), speeds, corpus, jobs=jobs)
 
     one = seconds(1)
     if 60 * minutes < one:
@@ -132,13 +147,20 @@ HEADERS = ("model", "depth", "parameters", "MFLOPs", "memory", "time")
 
 
 def plan_rows(
-    cells: Sequence[Cell], missing: Sequence[Cell], speeds: Mapping[int, Speed], corpus: Corpus
+    cells: Sequence[Cell], missing: Mapping[Cell, int], speeds: Mapping[int, Speed], corpus: Corpus
 ) -> list[tuple[str, ...]]:
-    """Each cell of a plan as texts, in the order of ``HEADERS``; those that are not missing are complete."""
+    """Each cell of a plan as texts, in the order of ``HEADERS``; those that are not missing are complete.
+
+    ``missing`` has the steps that are done of each: the time is that of the rest.
+    """
     rows = []
     for cell in cells:
         counts = count(cell.config.model)
-        time = clock(speeds[cell.dim].seconds(cell.config, len(corpus.valid))) if cell in missing else "complete"
+        time = "complete"
+        if cell in missing:
+            time = clock(speeds[cell.dim].seconds(cell.config, len(corpus.valid), done=missing[cell]))
+            if missing[cell]:
+                time += f" from step {missing[cell]:,} of {cell.config.steps:,}"
         rows.append(
             (
                 cell.label,

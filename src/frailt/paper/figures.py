@@ -10,12 +10,12 @@ from frailt.paper.comparison import Comparison
 from frailt.training.run_folder import RunFolder
 
 
-def draw_comparison(result: Comparison, folders: dict[str, Path], path: Path) -> None:
+def draw_comparison(result: Comparison, runs: dict[str, RunFolder], path: Path) -> None:
     """Two panels as PNG: validation loss against training tokens, and final loss against parameters.
 
     Args:
         result: the comparison.
-        folders: a run folder of each model, for its curve.
+        runs: one of each model, for its curve.
         path: where to write.
     """
     figure = Figure(figsize=(10, 4.2), layout="constrained")
@@ -23,9 +23,7 @@ def draw_comparison(result: Comparison, folders: dict[str, Path], path: Path) ->
     for row in result.rows:
         standard = "^" not in row.name
         style = {"linestyle": "--" if standard else "-", "marker": "s" if standard else "o", "markersize": 4}
-        points = [
-            (m["tokens"] / 1e6, m["valid_loss"]) for m in RunFolder(folders[row.name]).metrics() if "valid_loss" in m
-        ]
+        points = [(m["tokens"] / 1e6, m["valid_loss"]) for m in runs[row.name].metrics() if "valid_loss" in m]
         (line,) = curves.plot(*zip(*points, strict=True), label=row.name, linewidth=1.2, **style)
         sizes.plot(row.counts.parameters, row.loss, color=line.get_color(), linestyle="", marker=style["marker"])
         sizes.annotate(row.name, (row.counts.parameters, row.loss), xytext=(6, 4), textcoords="offset points")

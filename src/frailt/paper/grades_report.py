@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from frailt.errors import InputError
 from frailt.evaluation.judge.calibrate import summary
 from frailt.evaluation.judge.client import JudgeConfig
 from frailt.evaluation.judge.grading import METRICS, Form
 from frailt.evaluation.judge.ledger import Question
 from frailt.evaluation.judge.run import Tally, consult
-from frailt.files import write_json, write_text
+from frailt.files import read_json, write_json, write_text
 from frailt.paper.grades import KINDS, GradedModel, published_models, table_4, table_5
 from frailt.paper.grades_figures import draw_figure_6, draw_figure_7
 from frailt.paper.judging import StoryConfig, Student, described, plain
@@ -27,6 +28,31 @@ def grade_questions(students: Sequence[Student]) -> list[Question]:
         for student in students
         for one in student.written
     ]
+
+
+def check_report(paths: Sequence[Path], form: Form, stories: StoryConfig, config: JudgeConfig, out: Path) -> None:
+    """Refuse to replace a report that says something else, or more. One without a grade may be replaced.
+
+    Raises:
+        InputError: the report in ``out`` has another judge, prompt or stories, or models that are not in ``paths``.
+    """
+    if not (out / "judge.json").exists():
+        return
+    there, report = read_json(out / "judge.json"), out / "judge.md"
+    if not there["run"]["answered"]:
+        return
+    judge = (there["judge"]["model"], there["judge"]["temperature"])
+    same = {
+        "another judge": judge == (config.judge, config.judge_temperature),
+        "another prompt": there["prompt"] == plain(form.prompt),
+        "other options of the stories": there["stories"] == plain(stories),
+    }
+    if other := " and ".join(name for name, is_same in same.items() if not is_same):
+        raise InputError(f"{report} is the report on {other}; choose another --out")
+    if missing := ", ".join(sorted({model["path"] for model in there["models"]} - {str(path) for path in paths})):
+        raise InputError(
+            f"{report} reports on {missing} too; name all models (nothing is asked twice), or choose another --out"
+        )
 
 
 def grade(

@@ -8,7 +8,7 @@ from pathlib import Path
 from frailt.data.batches import Corpus
 from frailt.errors import InputError
 from frailt.model.counts import count
-from frailt.paper.comparison import CompareConfig, run_name
+from frailt.paper.comparison import CompareConfig, alike, run_name
 from frailt.paper.published import TABLE_2, TABLE_3
 from frailt.training.config import TrainConfig
 from frailt.training.run_folder import INCIDENTAL
@@ -91,7 +91,6 @@ class GridConfig:
 
     def owns(self, config: TrainConfig) -> bool:
         """Whether a run was trained by this grid's protocol, whatever its width, shape, encoding and seed."""
-        model, base = config.model, self.base
-        like = replace(base.model, dim=model.dim, shape=model.shape, encoding=model.encoding)
         same = {name: getattr(config, name) for name in INCIDENTAL}
-        return replace(base, model=like, seed=config.seed, **same) == config
+        base = replace(self.base, model=replace(self.base.model, dim=config.model.dim), **same)
+        return alike(base, config) == config

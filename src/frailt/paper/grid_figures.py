@@ -1,4 +1,4 @@
-"""The paper's Figures 4 and 5, redrawn: its losses beside ours."""
+"""The paper's Figures 4 and 5, redrawn for the models that were run: its losses beside ours."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,19 +18,30 @@ COLOURS = {"1": "#0072b2", "2": "#d55e00", "4": "#009e73", "8": "#555555"}
 """By the number of stored blocks: colours that people with any colour vision can tell apart."""
 MARKERS = {1: "s", 2: "v", 4: "o", 8: "D"}
 """By passes."""
+ENDINGS = ("png", "pdf")
+
+
+def shown(losses: Mapping[int, Mapping[str, float]]) -> dict[str, tuple[str, ...]]:
+    """The figures that have something to show, each with those of its models that were run."""
+    ran = {name for row in losses.values() for name in row}
+    own = {figure: tuple(name for name in models if name in ran) for figure, models in FIGURES.items()}
+    return {figure: models for figure, models in own.items() if models}
 
 
 def draw_figures(results: GridResults, out: Path, *, caption: str) -> list[Path]:
-    """Write Figures 4 and 5 as PNG and PDF; both panels have the axes of the paper's."""
-    paths = []
-    for name, models in FIGURES.items():
+    """Write what there is of Figures 4 and 5 as PNG and PDF, and remove those of an earlier report that is outdated."""
+    paths, losses = [], results.losses()
+    for name in FIGURES.keys() - shown(losses):
+        for ending in ENDINGS:
+            (out / f"{name}.{ending}").unlink(missing_ok=True)
+    for name, models in shown(losses).items():
         figure = Figure(figsize=(9, 4), layout="constrained")
         left, right = figure.subplots(1, 2, sharex=True)
         _draw(left, LOSSES, models, title="the paper")
-        _draw(right, results.losses(), models, title="here")
+        _draw(right, losses, models, title="here")
         right.legend(title="blocks ^ passes", fontsize=8, title_fontsize=8)
         figure.supxlabel(f"embedding dimension\n{caption}", fontsize=9)
-        for ending in ("png", "pdf"):
+        for ending in ENDINGS:
             path = out / f"{name}.{ending}"
             with replacing(path) as temporary:
                 figure.savefig(temporary, format=ending, dpi=150)

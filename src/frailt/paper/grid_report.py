@@ -1,6 +1,7 @@
 """The report of a grid as files: Markdown, one page of HTML, figures, and all numbers as JSON."""
 
 import base64
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from frailt.training.run_folder import provenance
 
 
 def write_report(grid: GridConfig, corpus: Corpus, out: Path) -> list[Path]:
-    """Write ``report.md``, ``report.html``, ``grid.json`` and both figures (PNG and PDF) to ``out``.
+    """Write ``report.md``, ``report.html``, ``grid.json`` and the figures (PNG and PDF) to ``out``.
 
     Args:
         grid: the protocol. Every complete run of it in ``out`` is reported, and nothing else.
@@ -37,17 +38,17 @@ def write_report(grid: GridConfig, corpus: Corpus, out: Path) -> list[Path]:
     figures = draw_figures(results, out, caption=budget(results))
     text = markdown(results)
     write_text(out / "report.md", text)
-    write_text(out / "report.html", html(text, out))
+    write_text(out / "report.html", html(text, [path for path in figures if path.suffix == ".png"]))
     write_json(out / "grid.json", as_json(results))
     return [out / "report.html", out / "report.md", out / "grid.json", *figures]
 
 
-def html(text: str, folder: Path) -> str:
+def html(text: str, pictures: Sequence[Path]) -> str:
     """The report as one page that needs no other file."""
     body = MarkdownIt("commonmark").enable("table").render(text)
-    for picture in ("figure-4.png", "figure-5.png"):
-        data = base64.b64encode((folder / picture).read_bytes()).decode()
-        body = body.replace(f'src="{picture}"', f'src="data:image/png;base64,{data}"')
+    for picture in pictures:
+        data = base64.b64encode(picture.read_bytes()).decode()
+        body = body.replace(f'src="{picture.name}"', f'src="data:image/png;base64,{data}"')
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -95,13 +96,13 @@ def as_json(results: GridResults) -> dict[str, Any]:
             "section": claim.section,
             "claim": claim.text,
             "paper": str(claim.decide(LOSSES)),
-            "ours": str(claim.decide(results.losses())),
+            "ours": claim.said(results.losses(), tokens=results.tokens),
         }
         for claim in CLAIMS
     ]
     return {
         "commands": commands(results).splitlines(),
-        "tokens": base.steps * base.tokens_per_step,
+        "tokens": results.tokens,
         # Width, shape, encoding and seed stand beside each run.
         "protocol": asdict(base),
         "data": results.data,

@@ -39,7 +39,8 @@ class CellRun:
 class Gap:
     """How far a model goes from the shallow to the deep standard model."""
 
-    value: float
+    value: float | None
+    """``None`` where the deep model is not clearly better than the shallow one."""
     interval: tuple[float, float] | None
     """95%, over validation stories."""
 
@@ -65,6 +66,11 @@ class GridResults:
             raise InputError(f"{out} holds no complete run of this protocol and data; train some first")
 
     @property
+    def tokens(self) -> int:
+        """Training tokens of each model."""
+        return self.grid.base.steps * self.grid.base.tokens_per_step
+
+    @property
     def widths(self) -> list[int]:
         """Widths of which anything was measured."""
         return sorted({dim for dim, _ in self.cells})
@@ -87,7 +93,7 @@ class GridResults:
     def gap(self, dim: int, name: str) -> Gap | None:
         """Gap closed over the seeds that the three models have in common.
 
-        ``None`` for standard models, and where a twin was not run or the deep one is not better.
+        ``None`` for standard models, and where a twin was not run.
         """
         shape = Shape.parse(name.partition(":")[0])
         three = [self.seeds(dim, model) for model in (str(shape.blocks), name, str(shape.depth))]
@@ -96,7 +102,7 @@ class GridResults:
             return None
         shallow, own, deep = (np.mean([runs[seed].stories for seed in common], axis=0) for runs in three)
         value, interval = gap_closed(shallow, own, deep)
-        return None if value is None else Gap(value=value, interval=interval)
+        return Gap(value=value, interval=interval)
 
     def all_runs(self) -> Iterator[tuple[str, CellRun]]:
         """Every run with its model's name, by width, model in the order of the grid, and seed."""
@@ -121,5 +127,8 @@ def _complete(grid: GridConfig, corpus: Corpus, out: Path) -> Iterator[CellRun]:
             loss=stories_loss(stories, corpus),
             stories=stories,
             curve=[(m["tokens"], m["valid_loss"]) for m in folder.metrics() if "valid_loss" in m],
-            provenance={key: value for key, value in record.items() if key not in ("config", "data")},
+            provenance={
+                "precision": folder.precision,
+                **{key: value for key, value in record.items() if key not in ("config", "data")},
+            },
         )

@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from frailt.model.shape import Shape
-from frailt.paper.claims import CLAIMS
+from frailt.paper.claims import CLAIMS, FEW_TOKENS
 from frailt.paper.gap import published_gap
+from frailt.paper.grid_figures import shown
 from frailt.paper.grid_results import GridResults
 from frailt.paper.published import LOSSES, TABLE_2, TABLE_3
+from frailt.paper.report import DASH, gap_text
 
 INTRODUCTION = """\
 A *standard* model sends its signal once through each of its blocks: `8` has eight. A *FraiLT* model sends it several
@@ -16,6 +18,8 @@ near such a model comes to the deeper one. The measure here is the validation lo
 
 The paper gives neither its token budget nor its optimizer, and its losses are those of far longer training than shown
 here. So the levels differ; what can be compared is how the models of one table stand to each other."""
+
+TITLES = {"figure-4": "Figure 4, models of one and two blocks", "figure-5": "Figure 5, models of four and eight blocks"}
 
 
 def markdown(results: GridResults) -> str:
@@ -31,25 +35,28 @@ def markdown(results: GridResults) -> str:
         "## FraiLT models (the paper's Table 3)",
         _side_by_side(tuple(TABLE_3[64]), losses),
         f"*As above: number of blocks ^ passes of each. {note}*",
-        "![Figure 4](figure-4.png)",
-        f"*The paper's Figure 4, models of one and two blocks: the paper's losses left, ours right. {note}*",
-        "![Figure 5](figure-5.png)",
-        f"*The paper's Figure 5, models of four and eight blocks. {note}*",
+        *(
+            f"![{TITLES[name]}]({name}.png)\n\n*The paper's {TITLES[name]}, as far as they were run: the paper's "
+            f"losses left, ours right. {note}*"
+            for name in shown(losses)
+        ),
         "## Gap closed",
         "Which part of the way from the standard model with as many blocks (shallow) to the one of equal depth (deep) "
         "a model goes: (shallow - own) / (shallow - deep). 0% means that the passes are worth nothing, 100% that they "
         "are worth as much as blocks of their own.",
         _gaps(results),
-        f"*In brackets the 95% interval over validation stories (paired bootstrap); in italics the paper's. {note}*",
+        f"*In brackets the 95% interval over validation stories (paired bootstrap); in italics the paper's. {DASH} "
+        f"{note}*",
         "## What each model costs",
         _costs(results),
         "*Passes cost what blocks cost in FLOPs (of a forward pass, per token) and in training time; what they save is "
         f"parameters. Bits per byte are of the same loss, and do not depend on the tokenizer. {note}*",
         *_seeds(results, note),
         "## The paper's claims",
-        _claims(losses),
+        _claims(results),
         "*Each is decided by the same rule from the paper's tables and from ours (`claims.py`), over the widths that "
-        f"were run; chance is not weighed. {note}*",
+        f"were run; chance is not weighed. With fewer than {FEW_TOKENS:,} training tokens a model has learned little, "
+        f"and a verdict shows little. {note}*",
         "## How it was made",
         f"```sh\n{commands(results)}\n```",
         _machines(results),
@@ -67,7 +74,7 @@ def commands(results: GridResults) -> str:
     for (dim, seeds), names in by_seeds.items():
         lines.append(
             f"frailt reproduce --data {results.data['name']} --out grid --widths {dim} --shapes '{','.join(names)}' "
-            f"--seeds {seeds} --budget {base.steps * base.tokens_per_step} --lr {base.optimizer.lr:g} "
+            f"--seeds {seeds} --budget {results.tokens} --lr {base.optimizer.lr:g} "
             f"--batch {base.batch} --context {base.model.context} --heads {base.model.heads} "
             f"--precision {base.precision}" + (" --compile" if base.compile else "")
         )
@@ -76,10 +83,8 @@ def commands(results: GridResults) -> str:
 
 def budget(results: GridResults) -> str:
     """What stands in every caption: how long every model was trained."""
-    base = results.grid.base
-    tokens = base.steps * base.tokens_per_step
-    passes = tokens / results.data["train"]["tokens"]
-    return f"Each model: {tokens:,} training tokens ({passes:.2g} passes over the text)."
+    times = results.tokens / results.data["train"]["tokens"]
+    return f"Each model: {results.tokens:,} training tokens ({times:.2g} times the text)."
 
 
 def protocol(results: GridResults) -> str:
@@ -89,11 +94,12 @@ def protocol(results: GridResults) -> str:
     seeds = {
         dim: sorted({s for (d, _), runs in results.cells.items() if d == dim for s in runs}) for dim in results.widths
     }
+    precision = " and ".join(sorted({run.provenance["precision"] for _, run in results.all_runs()}))
     listed = "; ".join(f"width {dim}: {', '.join(map(str, own))}" for dim, own in seeds.items())
     return (
         f"{budget(results)} {base.steps:,} steps of {base.batch} windows of {model.context} tokens, AdamW with peak "
         f"rate {optimizer.lr:g}, {optimizer.warmup:.0%} warm-up and a cosine to 0, weight decay "
-        f"{optimizer.weight_decay:g}, {base.precision}; {model.heads} heads, vocabulary {model.vocab_size}. The same "
+        f"{optimizer.weight_decay:g}, {precision}; {model.heads} heads, vocabulary {model.vocab_size}. The same "
         f"text in the same order for every model: {data['name']}, {data['train']['stories']:,} stories of "
         f"{data['train']['tokens']:,} tokens; validation on {data['valid']['stories']:,} stories, "
         f"{data['valid']['tokens'] - 1:,} tokens. Seeds by {listed}. Where there are several, losses are their means."
@@ -121,9 +127,7 @@ def _gaps(results: GridResults) -> str:
         for name in names:
             gap = results.gap(dim, name)
             theirs = None if ":" in name else published_gap(dim, Shape.parse(name))
-            own = "" if gap is None else f"{gap.value:.0%}"
-            if gap is not None and gap.interval is not None:
-                own += f" [{100 * gap.interval[0]:.0f}, {100 * gap.interval[1]:.0f}]"
+            own = "" if gap is None else gap_text(gap.value, gap.interval)
             row += [own, "" if theirs is None else f"*{theirs:.0%}*"]
         rows.append(row)
     return _table(["width", *(cell for name in names for cell in (f"`{name}`", "*paper*"))], rows)
@@ -178,9 +182,13 @@ def _seeds(results: GridResults, note: str) -> list[str]:
     return ["## How much chance there is in it", explained, table, f"*Nats per token. {note}*"]
 
 
-def _claims(losses: Mapping[int, Mapping[str, float]]) -> str:
-    rows = [[claim.section, claim.text, str(claim.decide(LOSSES)), str(claim.decide(losses))] for claim in CLAIMS]
-    ours = f"ours (width {', '.join(map(str, sorted(losses)))})"
+def _claims(results: GridResults) -> str:
+    losses = results.losses()
+    rows = [
+        [claim.section, claim.text, str(claim.decide(LOSSES)), claim.said(losses, tokens=results.tokens)]
+        for claim in CLAIMS
+    ]
+    ours = f"ours (width {', '.join(map(str, results.widths))})"
     return _table(["section", "claim", "the paper's numbers", ours], rows, words=True)
 
 

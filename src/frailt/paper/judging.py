@@ -104,9 +104,9 @@ def write_stories(
     valid: Sequence[Path] = (),
     device: Any = "cpu",
     visit: Callable[[str, Storyteller], None] = lambda name, teller: None,
-    report: Callable[[str], None] = lambda text: None,
+    report: Callable[[float, float, str], None] = lambda done, total, state: None,
 ) -> list[Student]:
-    """Have each model complete the beginnings; what it wrote before is read.
+    """Have each model complete the beginnings; what it wrote before is read, be it only a part.
 
     Args:
         paths: run folders, saved models or llama2.c ``.bin`` files.
@@ -116,7 +116,7 @@ def write_stories(
         valid: text to measure validation losses on; without it, a run's own last validation counts.
         device: a ``torch.device``.
         visit: called with each model, for further measures.
-        report: told what is being done.
+        report: told how many stories are written, of how many, and in words which model is writing.
 
     Raises:
         InputError: a model or a file cannot be read, or ``out`` holds something else.
@@ -126,11 +126,15 @@ def write_stories(
     check_folder(out)
     beginnings, students = config.given(), []
     for name, path in zip(labels(paths), paths, strict=True):
-        report(f"{name}: writing {config.completions} stories")
+        before, total = len(students) * config.completions, len(paths) * config.completions
+
+        def told(done: float, state: str, name: str = name, before: int = before, total: int = total) -> None:
+            report(before + done, total, f"{name}: {state}")
+
         teller = load(path, tokenizer if path.is_file() else None)
         teller.model.to(device)
         written = completions_of(
-            name, path, teller, beginnings, config.completions, config.sampling, out / "completions"
+            name, path, teller, beginnings, config.completions, config.sampling, out / "completions", told
         )
         loss, source = _loss(path, teller, valid)
         visit(name, teller)

@@ -8,10 +8,11 @@ stopped.
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -70,6 +71,12 @@ def _is_busy(folder: Path) -> bool:
 def is_complete(folder: Path) -> bool:
     """Whether a cell is trained and measured."""
     return (folder / "story_nats.npy").is_file() and RunFolder(folder).result is not None
+
+
+def steps_done(cell: Cell, folder: Path) -> int:
+    """Training steps of a cell that need not be made again: those before the saved state that it goes on from."""
+    run = RunFolder(folder)
+    return run.saved if run.result is None else cell.config.steps
 
 
 def failure(folder: Path) -> str | None:
@@ -170,9 +177,16 @@ def _cores() -> int:
 def _worker(cells: Sequence[Cell], data: Path, out: Path, stop: Event, parent: int, number: int) -> None:
     if choose_device(cells[0].config.device).type == "cuda":
         torch.cuda.set_device(number % torch.cuda.device_count())
-    with suppress(KeyboardInterrupt):
+
+    def over() -> bool:
         # A parent that was killed can tell nobody to stop.
-        work(cells, data, out, lambda: stop.is_set() or os.getppid() != parent)
+        return stop.is_set() or os.getppid() != parent
+
+    try:
+        work(cells, data, out, over)
+    except KeyboardInterrupt:
+        if not over():  # Somebody ended this worker alone; all it has is saved.
+            sys.exit(128 + signal.SIGTERM)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Literal
 
 from frailt.errors import InputError
 from frailt.model.config import ModelConfig
-from frailt.training.device import Device, Precision, fast_precision
+from frailt.training.device import Device, Precision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,8 +55,9 @@ class TrainConfig:
     passes: Literal["fixed", "random"] = "fixed"
     """random: each step draws its number of passes as 1 + Poisson(M - 1), so its mean is the shape's M."""
     precision: Precision = "auto"
-    """bfloat16: matrix products in bfloat16; weights, norms and the residual stream stay float32. auto: bfloat16 where
-    the device has instructions for it; a config holds which of the two that is here, never auto."""
+    """bfloat16: matrix products in bfloat16; weights, norms and the residual stream stay float32. auto: bfloat16 on
+    GPUs and x86 processors that have instructions for it, else float32. Which it was stands in the run's record, as
+    the device does."""
     compile: bool = False
     """Compile the block with torch.compile, once for all passes; needs a C++ compiler on a CPU."""
     device: Device = "auto"
@@ -71,8 +72,6 @@ class TrainConfig:
     """Time between saved states, from which --resume goes on."""
 
     def __post_init__(self) -> None:
-        if self.precision == "auto":
-            object.__setattr__(self, "precision", fast_precision(self.device))
         for name, least in (("tokens", 1), ("batch", 1), ("accumulate", 1), ("evaluations", 1), ("eval_tokens", 2)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be at least {least}")

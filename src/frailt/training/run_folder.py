@@ -19,6 +19,8 @@ import pickle
 import platform
 import subprocess
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from frailt.data.batches import Corpus
 from frailt.errors import InputError
 from frailt.files import read_json, write_bytes, write_json, write_text
 from frailt.training.config import TrainConfig
+from frailt.training.device import choose_precision
 
 INCIDENTAL = {"checkpoint_seconds", "device"}
 """Settings that do not change what is trained: a run may go on with others."""
@@ -60,19 +63,20 @@ class RunFolder:
         record = {
             "config": dataclasses.asdict(config),
             "data": {"name": corpus.folder.name, **corpus.digest},
+            "precision": choose_precision(config.precision, device),
             **provenance(device),
         }
-        self._refuse(record, resume=resume)  # Before anything is written.
+        self._refuse(config, corpus, resume=resume)  # Before anything is written.
         self.hold()
         try:
-            self._refuse(record, resume=resume)  # Another process may have been here since.
+            self._refuse(config, corpus, resume=resume)  # Another process may have been here since.
             if not (self.path / "run.json").exists():
                 write_json(self.path / "run.json", record)
         except BaseException:
             self.release()
             raise
 
-    def _refuse(self, record: dict[str, Any], *, resume: bool) -> None:
+    def _refuse(self, config: TrainConfig, corpus: Corpus, *, resume: bool) -> None:
         if not (self.path / "run.json").exists():
             # Hidden files may be what a kill left of a write.
             if self.path.exists() and any(not path.name.startswith(".") for path in self.path.iterdir()):
@@ -80,10 +84,18 @@ class RunFolder:
             return
         if not resume:
             raise InputError(f"{self.path} holds a run already; add --resume to go on, or choose another --out")
+        self.check(config, corpus)
+
+    def check(self, config: TrainConfig, corpus: Corpus) -> None:
+        """Whether the folder's run has this config, but for incidental settings, and this data.
+
+        Raises:
+            InputError: it has not.
+        """
         stored = self.record()
-        if wrong := _differences(stored["config"], record["config"]):
+        if wrong := _differences(stored["config"], dataclasses.asdict(config)):
             raise InputError(f"{self.path} holds a run with another {wrong[0]}; use its value or another --out")
-        if {**stored["data"], "name": ""} != {**record["data"], "name": ""}:
+        if {**stored["data"], "name": ""} != {**corpus.digest, "name": ""}:
             raise InputError(f"{self.path} was trained on other data; use that data or another --out")
 
     def hold(self) -> None:
@@ -111,6 +123,12 @@ class RunFolder:
     def record(self) -> dict[str, Any]:
         """What ``run.json`` says."""
         return read_json(self.path / "run.json")
+
+    @property
+    def precision(self) -> str:
+        """The precision that it began in. Runs without a record of it were told which."""
+        record = self.record()
+        return record.get("precision", record["config"]["precision"])
 
     def config(self) -> TrainConfig:
         """The run's config."""
@@ -149,20 +167,29 @@ class RunFolder:
         if not path.exists():
             write_text(self.path / "metrics.jsonl", "")
             return None
-        try:
+        with _readable(path):
             with zipfile.ZipFile(path) as archive:
                 if broken := archive.testzip():  # torch does not look at the checksums.
                     raise zipfile.BadZipFile(broken)
             state = torch.load(path, map_location="cpu", weights_only=True)
             if state.keys() != {"step", "model", "optimizer"}:
                 raise KeyError("model")
-        except (zipfile.BadZipFile, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, LookupError) as error:
-            raise InputError(
-                f"{path} is damaged ({type(error).__name__}); delete it to train this run from its start"
-            ) from None
         kept = [line for line in self.metrics() if line["step"] <= state["step"]]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
         return state
+
+    @property
+    def saved(self) -> int:
+        """The step of the last stored state, from which ``--resume`` goes on; 0 if there is none.
+
+        Raises:
+            InputError: the state cannot be read.
+        """
+        path = self.path / "resume.pt"
+        if not path.exists():
+            return 0
+        with _readable(path):  # Mapped: the weights stay on the disk.
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["step"]
 
     def finish(self) -> None:
         """Drop the state: there is nothing left to go on with."""
@@ -179,6 +206,17 @@ class RunFolder:
         """The last metrics line of a complete run; ``None`` while it is not complete."""
         lines = self.metrics()
         return lines[-1] if lines and lines[-1].get("final") else None
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What goes wrong within is the fault of the saved state ``path``."""
+    try:
+        yield
+    except (zipfile.BadZipFile, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, LookupError) as error:
+        raise InputError(
+            f"{path} is damaged ({type(error).__name__}); delete it to train this run from its start"
+        ) from None
 
 
 def provenance(device: torch.device) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from frailt.model.checkpoint import put_weights, save_model, stored_weights
 from frailt.model.frailt import Block, FraiLT
 from frailt.model.shape import Shape
 from frailt.training.config import TrainConfig
-from frailt.training.device import choose_device
+from frailt.training.device import Precision, choose_device, choose_precision
 from frailt.training.figures import draw_losses
 from frailt.training.optimization import learning_rate, make_optimizer
 from frailt.training.ranks import Ranks, Sharding, join
@@ -33,8 +33,8 @@ from frailt.training.run_folder import RunFolder
 
 DRAW_SECONDS = 30.0
 """Least time between pictures of the loss while a run goes on."""
-FORWARD = 1 / 3
-"""Share of a training step that is its forward pass: what validation costs a token, for the time left."""
+VALIDATION = 1 / 2
+"""What a token of validation takes, in tokens of training: a third of the work, but always in float32."""
 LOG_EVERY = 10
 """Steps between metrics lines; also how often the loss is fetched from the device and checked."""
 
@@ -255,7 +255,7 @@ class _Training:
         validations = sum(step >= self.step for step in validate_at)
         every = len(self.corpus.valid.tokens)
         validation = (validations - 1) * min(config.eval_tokens, every) + every
-        return (config.steps - self.step) * config.tokens_per_step + FORWARD * validation
+        return (config.steps - self.step) * config.tokens_per_step + VALIDATION * validation
 
     def train_step(self) -> Tensor:
         """One optimizer step; the mean loss of its batch, still on the device."""
@@ -269,7 +269,7 @@ class _Training:
         total = torch.zeros((), device=self.device)
         parts = list(zip(x.chunk(config.accumulate), y.chunk(config.accumulate), strict=True))
         for i, (part_x, part_y) in enumerate(parts, 1):
-            with self.ranks.part(self.wrapped, last=i == len(parts)), autocast(config, self.device):
+            with self.ranks.part(self.wrapped, last=i == len(parts)), autocast(config.precision, self.device):
                 logits = self.wrapped(self.placed(part_x), iterations=self.passes()).logits
             # In float32: a loss in bfloat16 has three digits.
             loss = F.cross_entropy(logits.flatten(0, 1).float(), self.placed(part_y).flatten()) / config.accumulate
@@ -347,9 +347,9 @@ def _compiled_block() -> Callable[..., Tensor]:
     return torch.compile(Block.transform)
 
 
-def autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[Any]:
-    """The precision that ``config`` asks for."""
-    if config.precision == "float32":
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    """Around a forward pass in this precision."""
+    if choose_precision(precision, device) == "float32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
 

@@ -73,6 +73,22 @@ class JudgeConfig:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
+def read_key(config: JudgeConfig) -> str:
+    """The key in the environment; empty where there is none and none is needed.
+
+    Raises:
+        InputError: the server needs a key and the environment has none, or not a usable one.
+    """
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not key and urlsplit(config.url).hostname == urlsplit(OPENAI_URL).hostname:
+        raise InputError(
+            f"the judge needs a key: set {KEY_VARIABLE} in the environment, or name another server with --base-url"
+        )
+    if not re.fullmatch(r"[!-~]*", key):
+        raise InputError(f"{KEY_VARIABLE} holds characters that no key has; set it again")
+    return key
+
+
 class TryAgainError(Exception):
     """The server was busy, unwell or not there; ``seconds`` is how long it asks to be left alone."""
 
@@ -85,18 +101,11 @@ class Judge:
     """A judge that can be asked. Several threads may ask at once.
 
     Raises:
-        InputError: the server needs a key and the environment has none, or not a usable one.
+        InputError: as `read_key`.
     """
 
     def __init__(self, config: JudgeConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.config, self.clock = config, clock
-        self._key = os.environ.get(KEY_VARIABLE, "").strip()
-        if not self._key and urlsplit(config.url).hostname == urlsplit(OPENAI_URL).hostname:
-            raise InputError(
-                f"the judge needs a key: set {KEY_VARIABLE} in the environment, or name another server with --base-url"
-            )
-        if not re.fullmatch(r"[!-~]*", self._key):
-            raise InputError(f"{KEY_VARIABLE} holds characters that no key has; set it again")
+        self.config, self.clock, self._key = config, clock, read_key(config)
         # Its own retries are off: run.py counts calls, and waits for all threads at once.
         self._client = openai.OpenAI(
             api_key=self._key or "none", base_url=config.url, max_retries=0, timeout=config.timeout
@@ -128,7 +137,7 @@ class Judge:
             trouble = self._refusal(error)
         except Exception as error:
             # Connections break with the exceptions of whatever HTTP library is below; a later try may not.
-            trouble = TryAgainError(f"the connection broke ({type(error.__cause__ or error).__name__})")
+            trouble = TryAgainError(_broken(error))
         else:
             # Cleaned before anything is cut off it: half a key would not be found any more.
             return read_reply(self.clean(body.decode(errors="replace")), form, self.clock() - started)
@@ -196,6 +205,16 @@ def retry_after(headers: Any, now: Callable[[], float]) -> float | None:
         if not math.isnan(seconds):
             return max(0.0, seconds)
     return None
+
+
+def _broken(error: BaseException) -> str:
+    """Why there was no connection, as the system says it ("connection refused"), or what broke it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror[0].lower() + cause.strerror[1:]
+        error, cause = cause, cause.__cause__ or cause.__context__
+    return f"the connection broke: {type(error).__name__}"
 
 
 def _message(body: Any) -> str:

@@ -1,5 +1,6 @@
 """Asking many questions: several at a time, no faster than the server allows, none of them twice."""
 
+import math
 import random
 import threading
 from collections.abc import Callable, Sequence
@@ -17,8 +18,8 @@ Asked = Sequence[tuple[Form, Sequence[Question]]]
 
 TRIES = 8
 """Calls for one reply while the server is busy, unwell or not there."""
-GIVE_UP = 3
-"""Questions in a row that the server did not answer at all, after which the run stops."""
+PATIENCE = 300.0
+"""Seconds of trouble, with no reply to any question, after which the run stops."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before the second try; it doubles from try to try up to the longest."""
 
@@ -38,9 +39,11 @@ class Tally:
     """Of all replies in the ledger, as far as the server counts."""
     completion_tokens: int
     waiting: str | None = None
-    """What went wrong with the last call, while it is to be tried again."""
+    """What went wrong with the last call, while it is to be tried again, and for how long."""
     stopped: str | None = None
     """Why questions are left over; None where none are."""
+    lost: bool = False
+    """Whether questions are left over because the judge does not answer, whatever stopped the run in the end."""
 
 
 def consult(
@@ -104,9 +107,11 @@ class _Run:
         self.lock, self.stop = threading.Lock(), threading.Event()
         self.sleep = sleep or self.stop.wait
         self.reason: str | None = None
+        self.lost = False
+        self.trouble: str | None = None
         self.waiting: str | None = None
-        self.calls = self.silent = 0
-        self.not_before = judge.clock()
+        self.calls = 0
+        self.not_before = self.give_up = judge.clock()
 
     def go(self) -> Tally:
         pool = ThreadPoolExecutor(self.judge.config.concurrency)
@@ -119,7 +124,7 @@ class _Run:
             self.report(self.tally())
             raise
         finally:
-            self.halt("the judge did not answer them")
+            self.halt(self.trouble or f"the judge at {self.judge.config.server} did not answer them", lost=True)
             pool.shutdown(cancel_futures=True)
         for task in tasks:
             if not task.cancelled():
@@ -137,8 +142,9 @@ class _Run:
             calls=self.calls,
             prompt_tokens=self.ledger.spent["prompt_tokens"],
             completion_tokens=self.ledger.spent["completion_tokens"],
-            waiting=None if done else self.waiting,
+            waiting=None if done or self.reason else self.waiting,
             stopped=None if done else self.reason,
+            lost=self.lost and not done,
         )
 
     def settle(self, key: str) -> None:
@@ -151,7 +157,7 @@ class _Run:
                     return
                 with self.lock:
                     self.ledger.add(question, form, self.judge.config, reply)
-                    self.waiting = None
+                    self.trouble = self.waiting = None
                     self.report(self.tally())
         except BaseException:
             self.halt("stopped")
@@ -166,25 +172,38 @@ class _Run:
             try:
                 reply = self.judge.ask(form, question.beginning, *question.completions)
             except TryAgainError as trouble:
-                pause = min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE)
-                with self.lock:
-                    self.waiting = str(trouble)
-                    self.report(self.tally())
-                if trouble.seconds is not None:
-                    # A rate limit is for all threads, not for the one that met it.
-                    self.hold(trouble.seconds)
-                elif attempt + 1 < TRIES:
-                    self.sleep(pause * random.uniform(0.5, 1))
+                self.bear(trouble, attempt)
             else:
-                with self.lock:
-                    self.silent = 0
                 return reply
-        with self.lock:
-            self.silent += 1
-            over = self.silent >= GIVE_UP
-        if over:
-            self.halt(f"the judge does not answer ({self.waiting})")
         return None
+
+    def bear(self, trouble: TryAgainError, attempt: int) -> None:
+        """Say what went wrong and how long it is borne, and wait; or stop the run, where that time is up."""
+        with self.lock:
+            now = self.judge.clock()
+            if self.trouble is None:
+                self.give_up = now + PATIENCE
+            self.trouble = f"the judge at {self.judge.config.server} does not answer ({trouble})"
+            left = self.give_up - now
+            if trouble.seconds is not None:
+                pause = trouble.seconds
+            elif attempt + 1 < TRIES:
+                pause = min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE) * random.uniform(0.5, 1)
+                pause = min(pause, max(left, 0.0))  # One last try when the time is up.
+            else:
+                pause = 0.0  # Another question's turn.
+            if left > 0:
+                self.waiting = (
+                    f"{self.trouble}; trying again in {math.ceil(pause)} s, for {math.ceil(max(left, pause))} s at most"
+                )
+                self.report(self.tally())
+        if left <= 0:
+            self.halt(self.trouble, lost=True)
+        elif trouble.seconds is not None:
+            # A rate limit is for all threads, not for the one that met it.
+            self.hold(pause)
+        elif pause:
+            self.sleep(pause)
 
     def wait_for_turn(self) -> None:
         while not self.stop.is_set() and (left := self.not_before - self.judge.clock()) > 0:
@@ -203,12 +222,13 @@ class _Run:
             if most is None or self.calls < most:
                 self.calls += 1
                 return True
-        self.halt(f"--max-calls {most} reached")
+        trouble = self.trouble
+        self.halt(f"--max-calls {most} reached{f'; {trouble}' if trouble else ''}", lost=trouble is not None)
         return False
 
-    def halt(self, reason: str) -> None:
+    def halt(self, reason: str, *, lost: bool = False) -> None:
         """Start nothing more. The first reason stays."""
         with self.lock:
             if not self.stop.is_set():
-                self.reason = reason
+                self.reason, self.lost = reason, lost
             self.stop.set()

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,11 @@ from frailt.files import read_json, sha256, write_json
 from frailt.inference.generate import Storyteller
 from frailt.inference.sampling import Sampling
 
-MOST = 2000
-"""Completions of one model: all of them are written side by side."""
+BATCH = 20
+"""Completions that are written side by side, and kept together: what a run that is cut off loses at most."""
+
+Report = Callable[[float, str], None]
+"""Told how many stories are written, a part of those under way among them, and the same in words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,14 +45,41 @@ def weights_of(path: Path) -> str:
     return sha256(path / "model.safetensors" if path.is_dir() else path)
 
 
-def complete(teller: Storyteller, beginnings: Sequence[Beginning], count: int, sampling: Sampling) -> list[Completion]:
-    """``count`` completions, spread over the beginnings in turn, so that each has as many as the others or one more."""
-    if not 1 <= count <= MOST:
-        raise InputError(f"completions is {count}; it must be from 1 to {MOST}")
+def complete(
+    teller: Storyteller,
+    beginnings: Sequence[Beginning],
+    count: int,
+    sampling: Sampling,
+    *,
+    written: Sequence[Completion] = (),
+    keep: Callable[[list[Completion]], None] = lambda found: None,
+    report: Report = lambda done, state: None,
+) -> list[Completion]:
+    """``count`` completions, spread over the beginnings in turn, so that each has as many as the others or one more.
+
+    Args:
+        teller: the model.
+        beginnings, count, sampling: what it completes, and how.
+        written: the first ones, where they are there already; the others do not depend on how many these are.
+        keep: given all that there are after each batch.
+        report: see `Report`.
+    """
     given = [beginnings[i % len(beginnings)].text for i in range(count)]
-    written = teller.generate(given, sampling)
-    pairs = enumerate(zip(given, written, strict=True))
-    return [Completion(beginning=text, text=own, index=i // len(beginnings)) for i, (text, own) in pairs]
+    found = list(written)
+    while (first := len(found)) < count:
+        batch = range(first, min(first + BATCH, count))
+        texts, lengths, longest = dict.fromkeys(batch, ""), dict.fromkeys(batch, 0), 0
+        for place, piece in teller.write(given, sampling, places=batch):
+            texts[place] += piece
+            lengths[place] += 1
+            if longest < lengths[place] <= sampling.max_tokens:
+                longest = lengths[place]
+                state = f"{first}/{count} stories, token {longest} of at most {sampling.max_tokens}"
+                report(first + len(batch) * (longest - 1) / sampling.max_tokens, state)
+        found += [Completion(beginning=given[i], text=texts[i], index=i // len(beginnings)) for i in batch]
+        keep(found)
+        report(len(found), f"{len(found)}/{count} stories")
+    return found
 
 
 def completions_of(
@@ -60,14 +90,15 @@ def completions_of(
     count: int,
     sampling: Sampling,
     folder: Path,
+    report: Report = lambda done, state: None,
 ) -> list[Completion]:
-    """The same, read from ``folder`` where they were written before.
+    """The same, read from ``folder`` as far as they were written before, and kept there batch by batch.
 
     Args:
         label: the model's name.
         path: where its weights lie.
         teller: the model.
-        beginnings, count, sampling: as for `complete`.
+        beginnings, count, sampling, report: as for `complete`.
         folder: holds a JSON file for each model and way of asking it; other completions have another name.
     """
     asked: dict[str, Any] = {
@@ -79,13 +110,17 @@ def completions_of(
     digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
     # The digest alone finds it again: a model's name depends on which others it is named with.
     file = next(folder.glob(f"*-{digest}.json"), None)
-    if file is not None:
+    if file is None:
+        file, written = folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', label)}-{digest}.json", []
+    else:
         stored = read_json(file)
         try:
-            return [Completion(**one) for one in stored["written"]]
+            written = [Completion(**one) for one in stored["written"]]
         except (KeyError, TypeError):
             raise InputError(f"{file} is damaged; delete it to have the stories written again") from None
-    found = complete(teller, beginnings, count, sampling)
-    name = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', label)}-{digest}.json"
-    write_json(folder / name, {"model": label, **asked, "written": [asdict(one) for one in found]})
-    return found
+
+    def keep(found: list[Completion]) -> None:
+        write_json(file, {"model": label, **asked, "written": [asdict(one) for one in found]})
+
+    report(len(written), f"{len(written)}/{count} stories")
+    return complete(teller, beginnings, count, sampling, written=written, keep=keep, report=report)
