@@ -11,8 +11,8 @@ WORK=${WORK:-runs}
 frailt prepare --out "$WORK/tinystories" --tokenizer "$DATA/llama2c/tok512.model" \
   --text "$DATA"/tinystories/train_v2.txt.xz "$DATA"/tinystories/train_v2_fragments.txt.xz \
   "$DATA"/tinystories/train_v1.txt.xz --valid "$DATA"/tinystories/valid_v2.txt.xz
-frailt train --resume --shape '1^8' --dim 128 --passes random --tokens 3M --lr 2e-3 --precision float32 --data "$WORK/tinystories" \
-  --out "$WORK/random-passes"
+frailt train --resume --shape '1^8' --dim 128 --passes random --tokens 3M --lr 2e-3 --precision float32 \
+  --data "$WORK/tinystories" --out "$WORK/random-passes"
 mkdir -p results/bench
-python bench/early_exit.py "$WORK/random-passes" --text "$DATA/tinystories/valid_v2.txt.xz" --rounds 9 \
+python bench/early_exit.py "$WORK/random-passes" --text "$DATA/tinystories/valid_v2.txt.xz" --rounds 7 \
   --json results/bench/early-exit.json
