@@ -4,6 +4,7 @@
 
 What is shown is the largest resident set of the process; "import" is one that has only imported what it needs.
 Training: eight blocks deep, four windows of 512, three steps. Decoding: a model from disk, 256 tokens of one text.
+Where code had to be compiled, that is part of it: run it twice.
 """
 
 import argparse
@@ -115,8 +116,7 @@ def main() -> None:
         print(f"width {dim}")
         with tempfile.TemporaryDirectory() as folder:
             save_models(int(dim), Path(folder))
-            # Twice, since the first time code may be compiled, which takes memory too.
-            for kind in (*KINDS, *KINDS):
+            for kind in KINDS:
                 command = [sys.executable, __file__, "--only", kind, "--widths", dim, "--models", folder]
                 said = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=QUIET).stdout
                 found.setdefault(dim, {})[kind] = int(said.split()[-1])

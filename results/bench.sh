@@ -10,8 +10,9 @@ out=results/bench
 mkdir -p "$out"
 
 python bench/train.py --json "$out/train.json"
-python bench/decode.py --rounds 9 --json "$out/decode.json"
+python bench/decode.py --rounds 7 --json "$out/decode.json"
 python bench/startup.py --json "$out/startup.json"
+python bench/memory.py --widths 256 >/dev/null  # Compiles what is not compiled yet.
 python bench/memory.py --json "$out/memory.json"
 python bench/quantization.py --text "$DATA/tinystories/valid_v2.txt.xz" --json "$out/quantization.json"
 python bench/draw.py "$out/decode.json" "$out/train.json" --out "$out"
