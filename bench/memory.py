@@ -81,8 +81,9 @@ def decode(program: str, how: str, precision: str, dim: int, folder: Path) -> No
         reader.step([token], {})
 
 
-def save_models(dim: int, folder: Path) -> None:
-    """``8`` and ``1^8`` as frailt keeps them, and ``8`` for transformers."""
+def save(dim: int, folder: Path) -> None:
+    """``8`` and ``1^8`` as frailt keeps them, and ``8`` for transformers. In a process of its own as well: on Linux the
+    peak of a process begins with that of the one that started it."""
     from frailt.export.plain_llama import plain_llama
     from frailt.export.transformers import save_transformers
     from frailt.model.checkpoint import save_model
@@ -105,9 +106,13 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="where its models are")
     options = parser.parse_args()
     if options.only:
-        what, program, how, *precision = options.only.split()
-        work = {"train": train, "decode": decode}[what]
-        work(program, how, *(precision or [""]), int(options.widths), options.models)
+        what, *how = options.only.split()
+        if what == "save":
+            save(int(options.widths), options.models)
+        else:
+            program, which, *precision = how
+            work = {"train": train, "decode": decode}[what]
+            work(program, which, *(precision or [""]), int(options.widths), options.models)
         # Kilobytes on Linux, bytes on macOS.
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
         return
@@ -115,11 +120,12 @@ def main() -> None:
     for dim in options.widths.split(","):
         print(f"width {dim}")
         with tempfile.TemporaryDirectory() as folder:
-            save_models(int(dim), Path(folder))
-            for kind in KINDS:
+            for kind in ("save", *KINDS):
                 command = [sys.executable, __file__, "--only", kind, "--widths", dim, "--models", folder]
-                said = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=QUIET).stdout
+                pipe = subprocess.PIPE
+                said = subprocess.run(command, stdout=pipe, stderr=pipe, check=True, text=True, env=QUIET).stdout
                 found.setdefault(dim, {})[kind] = int(said.split()[-1])
+            del found[dim]["save"]
         for kind, peak in found[dim].items():
             print(f"  {kind:34} {peak / 2**20:6.0f} MiB", flush=True)
     if options.json:
