@@ -10,6 +10,7 @@ from frailt.model.shape import Shape
 from frailt.options import Words, parse, passes
 
 if TYPE_CHECKING:
+    from frailt.inference.early_exit import EarlyExit
     from frailt.inference.packing import Weights
     from frailt.inference.telling import Teller
     from frailt.model.config import ModelConfig
@@ -45,12 +46,13 @@ def run(args: list[str]) -> None:
     announce_compiling()
     teller = _teller(command.model or _own_or_shipped(), command.tokenizer, command.device, command.weights)
     iterations = passes(command.passes)
-    _note_passes(teller.config, iterations)
+    early_exit = EarlyExit.parse(command.exit) if command.exit is not None else None
+    _note_passes(teller.config, iterations, early_exit)
     pieces = teller.stream(
         command.beginning,
         command.sampling,
         iterations=iterations,
-        early_exit=EarlyExit.parse(command.exit) if command.exit is not None else None,
+        early_exit=early_exit,
     )
     print(command.beginning.rstrip(" ") + next(pieces, ""), end="", flush=True)
     for piece in pieces:
@@ -93,10 +95,17 @@ def _own_or_shipped() -> Path:
     return newest
 
 
-def _note_passes(config: "ModelConfig", iterations: int | tuple[int, ...] | None) -> None:
+def _note_passes(
+    config: "ModelConfig", iterations: int | tuple[int, ...] | None, early_exit: "EarlyExit | None"
+) -> None:
     shape = Shape.parse(config.shape)
-    if any(asked > group.iterations for asked, group in zip(shape.passes(iterations), shape.groups, strict=True)):
+    counts = shape.passes(iterations)
+    if any(asked > group.iterations for asked, group in zip(counts, shape.groups, strict=True)):
         print(
             f"more passes than shape {shape} has; only a model trained with --passes random keeps its sense then",
             file=sys.stderr,
+        )
+    if early_exit is not None and not any(early_exit.groups(shape, counts)):
+        print(
+            f"--exit changes nothing: nothing in {shape} is passed more than {early_exit.least} times", file=sys.stderr
         )
