@@ -449,7 +449,9 @@ def test_story_says_where_passes_go_beyond_the_shape(run: Run, home: Path) -> No
     assert run(*options, "3")[2] == ""
     assert run(*options, "4")[2].startswith("more passes than shape 1^3 has;")
     assert run(*options, "3", "--exit", "l2:0.15")[2] == ""
-    assert run(*options, "2", "--exit", "l2:0.15")[2].startswith("--exit changes nothing: nothing in 1^3 is passed")
+    assert run(*options, "2", "--exit", "l2:0.15")[2].startswith(
+        "--exit changes nothing: by this rule no token leaves 1^3"
+    )
 
 
 def test_info(run: Run, home: Path) -> None:

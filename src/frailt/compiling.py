@@ -1,7 +1,6 @@
 """Numba as this package uses it: code on disk that is never stale, and a word to whoever waits while it compiles."""
 
 import hashlib
-import os
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -13,6 +12,7 @@ import numba
 from numba.core import config
 from numba.core.event import Listener, register
 
+from frailt.files import user_cache
 from frailt.launch import place
 
 
@@ -30,7 +30,7 @@ def compiled(*modules: ModuleType, **options: Any) -> Callable[[Callable[..., An
     for module in modules:
         assert module.__file__ is not None
         sources.update(Path(module.__file__).read_bytes())
-    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "frailt" / "compiled"
+    own = user_cache() / "compiled"
 
     def decorate(function: Callable[..., Any]) -> Any:
         settings: dict[str, Any] = config.__dict__

@@ -12,6 +12,11 @@ from typing import Any
 from frailt.errors import InputError
 
 
+def user_cache() -> Path:
+    """Where this package keeps what it can make again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "frailt"
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it becomes ``path`` in one step.

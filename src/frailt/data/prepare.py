@@ -26,7 +26,7 @@ from frailt.data.storyworld import stories
 from frailt.data.text import StoryReader
 from frailt.data.tokenizer import FIXED, LARGEST, Tokenizer
 from frailt.errors import InputError
-from frailt.files import read_json, sha256, write_json
+from frailt.files import read_json, sha256, user_cache, write_json
 
 FORMAT = 1
 """The version of the folder's layout and manifest."""
@@ -145,8 +145,7 @@ def prepare(config: PrepareConfig, *, progress: bool = False) -> Prepared:
 
 def embedded(*, progress: bool = False) -> Path:
     """The folder of the embedded story world, made at first use in the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    config = PrepareConfig(out=cache / "frailt" / f"story-world-{EMBEDDED}", world=EMBEDDED)
+    config = PrepareConfig(out=user_cache() / f"story-world-{EMBEDDED}", world=EMBEDDED)
     # Processes that are started together, as by torchrun, wait for the first to make it.
     config.out.parent.mkdir(parents=True, exist_ok=True)
     with (config.out.parent / f".{config.out.name}.lock").open("w") as lock:
