@@ -27,9 +27,9 @@ from frailt.export.gguf import Precision, save_gguf
 from frailt.export.plain_llama import PlainLlama, plain_llama
 from frailt.export.transformers import llama_config, tensors
 from frailt.files import write_json
-from frailt.inference.fast_decoder import FastReader
-from frailt.inference.packing import pack
-from frailt.inference.team import cores
+from frailt.inference.cpu.decoder import FastReader
+from frailt.inference.cpu.packing import pack
+from frailt.inference.cpu.thread_pool import cores
 from frailt.model.stored import StoredModel
 
 KINDS = ("float32", "bfloat16", "int8")

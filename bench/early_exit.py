@@ -24,11 +24,11 @@ from machine import machine
 from frailt.data.tokenizer import Tokenizer
 from frailt.evaluation.text import encode_text
 from frailt.files import read_json, write_json
-from frailt.inference.early_exit import EarlyExit
-from frailt.inference.fast_decoder import FastReader
-from frailt.inference.generate import TorchReader
-from frailt.inference.packing import pack
-from frailt.inference.telling import Reader, tokenizer_of
+from frailt.inference.cpu.decoder import FastReader
+from frailt.inference.cpu.packing import pack
+from frailt.inference.exit_rule import EarlyExit
+from frailt.inference.generation import Reader, tokenizer_of
+from frailt.inference.torch_decoder import TorchReader
 from frailt.model.checkpoint import load_model
 from frailt.model.stored import read_model
 from frailt.options import table

@@ -71,7 +71,7 @@ def decode(program: str, how: str, precision: str, dim: int, folder: Path) -> No
         model = LlamaForCausalLM.from_pretrained(folder / "llama", attn_implementation=how)
         model.generate(torch.tensor([[1]]), max_new_tokens=255, do_sample=False, eos_token_id=None, pad_token_id=0)
         return
-    from frailt.inference.fast_decoder import load_fast
+    from frailt.inference.cpu.decoder import load_fast
 
     if how == "import":
         return

@@ -14,8 +14,8 @@ from machine import machine
 from frailt.data.tokenizer import Tokenizer
 from frailt.evaluation.text import encode_text
 from frailt.files import write_json
-from frailt.inference.fast_decoder import FastReader
-from frailt.inference.packing import pack
+from frailt.inference.cpu.decoder import FastReader
+from frailt.inference.cpu.packing import pack
 from frailt.model.stored import read_model
 
 KINDS = ("float32", "bfloat16", "int8")

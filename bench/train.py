@@ -25,13 +25,13 @@ import torch.nn.functional as F
 from machine import machine
 from torch import Tensor
 
-from frailt.data.batches import Corpus
+from frailt.data.corpus import Corpus
 from frailt.export.transformers import NAMES
 from frailt.files import write_json
 from frailt.model.frailt import FraiLT, ModelConfig
 from frailt.training.config import TrainConfig
 from frailt.training.device import choose_device
-from frailt.training.optimization import make_optimizer
+from frailt.training.optimizers import make_optimizer
 from frailt.training.trainer import autocast, measure_speed
 
 BATCH, CONTEXT, VOCABULARY = 4, 512, 512

@@ -6,7 +6,7 @@ from hypothesis import settings
 
 # Before the hook: Numba cannot compile what it wraps, and the story world would be ten times slower.
 import frailt.data.storyworld
-import frailt.inference.kernels
+import frailt.inference.cpu.kernels
 import frailt.model.cpu_attention  # noqa: F401
 
 # The numeric tower: 1 is a float, as it is for pyright.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from frailt.data.batches import Corpus
+from frailt.data.corpus import Corpus
 from frailt.data.prepare import PrepareConfig, prepare
 from frailt.data.tokenizer import Tokenizer
 from frailt.files import write_json

@@ -10,7 +10,7 @@ from corpora import make_corpus
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frailt.data.batches import Corpus, TokenFile, windows
+from frailt.data.corpus import Corpus, TokenFile, windows
 from frailt.errors import InputError
 
 

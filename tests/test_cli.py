@@ -43,7 +43,7 @@ def import_past_the_hook(name: str) -> None:
 
 
 # beartype refuses a method that returns Self outside of a class that it decorates as a whole.
-import_past_the_hook("frailt.training.progress")
+import_past_the_hook("frailt.console")
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

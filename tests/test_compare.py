@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shared_data import SHARED
 
-from frailt.data.batches import Batch, Corpus, TokenFile
+from frailt.data.corpus import Batch, Corpus, TokenFile
 from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
 from frailt.evaluation.loss import stream_loss, token_losses
@@ -23,13 +23,13 @@ from frailt.model.config import ModelConfig
 from frailt.model.counts import count
 from frailt.model.frailt import FraiLT
 from frailt.model.shape import Shape
-from frailt.paper import gap
-from frailt.paper.compare import compare
-from frailt.paper.comparison import CompareConfig, Comparison, run_name
-from frailt.paper.gap import gap_closed, published_gap
-from frailt.paper.plan import Twin, plan
 from frailt.paper.published import TABLE_2, TABLE_3, published_loss
-from frailt.paper.report import HEADERS, cells
+from frailt.studies import gap
+from frailt.studies.compare import compare
+from frailt.studies.comparison import CompareConfig, Comparison, run_name
+from frailt.studies.gap import gap_closed, published_gap
+from frailt.studies.report import HEADERS, cells
+from frailt.studies.twins import Twin, plan
 from frailt.training import trainer
 from frailt.training.config import TrainConfig
 from frailt.training.run_folder import RunFolder

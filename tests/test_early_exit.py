@@ -12,13 +12,13 @@ from test_fast_decoder import round_as, stored
 from test_inference import GREEDY, PROMPTS, TEXT, TOKENIZER, teller
 
 from frailt.errors import InputError
-from frailt.inference.early_exit import EarlyExit
-from frailt.inference.exiting import step
-from frailt.inference.fast_decoder import FastReader, FastStoryteller
-from frailt.inference.generate import TorchReader
-from frailt.inference.packing import Weights, pack
+from frailt.inference.cpu.decoder import FastReader, FastStoryteller
+from frailt.inference.cpu.packing import Weights, pack
+from frailt.inference.exit_rule import EarlyExit
+from frailt.inference.exit_torch import step
+from frailt.inference.generation import Reader
 from frailt.inference.sampling import Sampling
-from frailt.inference.telling import Reader
+from frailt.inference.torch_decoder import TorchReader
 from frailt.model.attention import View, rotary_angles, rotate
 from frailt.model.cache import Cache
 from frailt.model.frailt import Block, FraiLT

@@ -15,8 +15,8 @@ from frailt.errors import InputError
 from frailt.export.gguf import Precision, save_gguf
 from frailt.export.plain_llama import PlainLlama, plain_llama
 from frailt.export.transformers import save_transformers, tensors
-from frailt.inference.generate import Storyteller
 from frailt.inference.sampling import Sampling
+from frailt.inference.torch_decoder import Storyteller
 from frailt.model.frailt import FraiLT
 from frailt.model.stored import StoredModel, halves_from_neighbours, neighbours_from_halves
 

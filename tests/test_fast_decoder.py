@@ -20,19 +20,19 @@ from test_inference import GREEDY, PROMPTS, TEXT, TOKENIZER
 
 import frailt
 from frailt.errors import InputError
-from frailt.inference.fast_decoder import FastReader, FastStoryteller, FastText
-from frailt.inference.generate import Storyteller
-from frailt.inference.packing import Packed, Weights, as_bfloat16, as_int8, pack
-from frailt.inference.products import store
+from frailt.inference.cpu.decoder import FastReader, FastStoryteller, FastText
+from frailt.inference.cpu.packing import Packed, Weights, as_bfloat16, as_int8, pack
+from frailt.inference.cpu.products import store
+from frailt.inference.cpu.thread_pool import STRETCH, TRIAL, Pace
 from frailt.inference.sampling import Sampling
-from frailt.inference.team import STRETCH, TRIAL, Pace
+from frailt.inference.torch_decoder import Storyteller
 from frailt.model import attention
 from frailt.model.attention import attend
 from frailt.model.checkpoint import load_model, save_model
 from frailt.model.config import EncodingKind, weight_shapes
-from frailt.model.encoding_vectors import encoding_vectors
 from frailt.model.encodings import ENCODINGS, LearnedEncoding
 from frailt.model.frailt import FraiLT
+from frailt.model.operations import encoding_vectors
 from frailt.model.stored import StoredModel, as_float32, read_model
 
 SHAPES = ["2", "1^1", "1^3", "2^2", "(2)^3", "1+(2)^2+1", "1^3+2"]

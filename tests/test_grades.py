@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from shared_data import SHARED
 
-from frailt.evaluation.judge.bootstrap import Mean, mean, resample
 from frailt.evaluation.judge.grading import METRICS
 from frailt.paper.grades import KINDS, GradedModel, published_models, rounded_average, table_4, table_5
 from frailt.paper.grades_figures import draw_figure_6, draw_figure_7
 from frailt.paper.power_law import fit, fitted, power_laws
 from frailt.paper.published import TABLE_2, TABLE_3, TABLE_4, TABLE_5, published_loss
 from frailt.paper.section_4_2 import claims
+from frailt.statistics import Mean, mean, resample
 
 PAPER = SHARED / "paper" / "frailt.txt"
 

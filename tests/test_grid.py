@@ -13,10 +13,10 @@ from corpora import make_chain, make_corpus
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from frailt.data.batches import Corpus
+from frailt.console import clock
+from frailt.data.corpus import Corpus
 from frailt.errors import InputError
 from frailt.model.frailt import ModelConfig
-from frailt.paper import estimate, workers
 from frailt.paper.claims import (
     CLAIMS,
     Verdict,
@@ -26,7 +26,6 @@ from frailt.paper.claims import (
     outperforms_larger,
     still_gains,
 )
-from frailt.paper.estimate import Speed, budget_of_minutes, plan_rows, plan_seconds, probe
 from frailt.paper.grid import SHAPES, WIDTHS, GridConfig
 from frailt.paper.grid_figures import draw_figures, shown
 from frailt.paper.grid_report import write_report
@@ -34,9 +33,10 @@ from frailt.paper.grid_results import Gap, GridResults
 from frailt.paper.grid_text import markdown
 from frailt.paper.published import LOSSES
 from frailt.paper.reproduce import GridProgress, reproduce
-from frailt.paper.workers import failure, is_complete, run_local, steps_done, work
+from frailt.studies import estimate, workers
+from frailt.studies.estimate import Speed, budget_of_minutes, plan_rows, plan_seconds, probe
+from frailt.studies.workers import failure, is_complete, run_local, steps_done, work
 from frailt.training.config import OptimizerConfig, TrainConfig
-from frailt.training.progress import clock
 from frailt.training.run_folder import RunFolder
 from frailt.training.trainer import VALIDATION, train
 

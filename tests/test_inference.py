@@ -18,8 +18,8 @@ from shared_data import TOK512, needs_shared
 import frailt
 from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
-from frailt.inference.generate import Storyteller
 from frailt.inference.sampling import Sampling, draw, probabilities
+from frailt.inference.torch_decoder import Storyteller
 from frailt.model.checkpoint import save_model
 from frailt.model.frailt import FraiLT
 

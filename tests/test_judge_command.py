@@ -13,15 +13,15 @@ from judge_server import Handler, JudgeServer, arguments, error, grade, judge_se
 from models import tiny
 
 from frailt import cli
+from frailt import console as progress
 from frailt.data.storyworld import stories
 from frailt.data.tokenizer import Tokenizer
 from frailt.evaluation.judge import run as judge_run
 from frailt.evaluation.judge.calibrate import REAL, SPOILED, both_orders, calibration, preference
 from frailt.evaluation.judge.grading import METRICS
 from frailt.files import write_json
-from frailt.inference.generate import Storyteller
+from frailt.inference.torch_decoder import Storyteller
 from frailt.model.checkpoint import save_model
-from frailt.training import progress
 
 KEY = "sk-test-0123456789abcdef"
 WRITE = ("--completions", "5", "--max-tokens", "12")

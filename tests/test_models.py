@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from frailt import models
-from frailt.inference.generate import load
+from frailt.inference.torch_decoder import load
 from frailt.model.counts import count
 
 FOLDERS = [path.parent for path in Path(models.__file__).parent.glob("*/config.json")]

@@ -27,8 +27,8 @@ from frailt.evaluation.judge.offline import distinct, facts_kept, measure, perpl
 from frailt.evaluation.judge.overlap import SEEN, overlap, words
 from frailt.evaluation.judge.students import Completion, complete, completions_of, labels
 from frailt.files import read_json
-from frailt.inference.generate import Storyteller
 from frailt.inference.sampling import Sampling
+from frailt.inference.torch_decoder import Storyteller
 from frailt.model.checkpoint import save_model
 
 TRAINING = [

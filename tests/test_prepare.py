@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from shared_data import STORIES, TOK512, needs_shared
 
-from frailt.data import encoding, hub
+from frailt.data import hub
+from frailt.data import shards as encoding
 from frailt.data.prepare import PrepareConfig, _Split, prepare
 from frailt.data.tokenizer import BOS, Tokenizer
 from frailt.errors import InputError

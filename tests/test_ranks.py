@@ -20,7 +20,7 @@ from corpora import make_chain
 from safetensors.torch import load_file
 
 from frailt import cli
-from frailt.data.batches import Corpus
+from frailt.data.corpus import Corpus
 from frailt.errors import InputError
 from frailt.model.frailt import ModelConfig
 from frailt.training.config import TrainConfig
@@ -59,7 +59,7 @@ import torch
 import torch.distributed as dist
 
 from frailt.configs import from_json
-from frailt.data.batches import Corpus
+from frailt.data.corpus import Corpus
 from frailt.launch import place
 from frailt.model.frailt import FraiLT
 from frailt.training import ranks, trainer

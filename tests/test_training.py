@@ -20,7 +20,7 @@ from corpora import make_chain, make_corpus
 from safetensors.torch import load_file
 
 from frailt.configs import from_json
-from frailt.data.batches import Corpus
+from frailt.data.corpus import Corpus
 from frailt.errors import InputError
 from frailt.model.checkpoint import load_model
 from frailt.model.config import ModelConfig
@@ -28,7 +28,7 @@ from frailt.model.frailt import FraiLT
 from frailt.training import trainer
 from frailt.training.config import OptimizerConfig, TrainConfig
 from frailt.training.device import choose_precision
-from frailt.training.optimization import learning_rate, make_optimizer
+from frailt.training.optimizers import learning_rate, make_optimizer
 from frailt.training.presets import PRESETS
 from frailt.training.ranks import Ranks
 from frailt.training.run_folder import RunFolder
@@ -124,7 +124,7 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 torch.set_num_threads({torch.get_num_threads()})
-from frailt.data.batches import Corpus
+from frailt.data.corpus import Corpus
 from frailt.configs import from_json
 from frailt.training.config import TrainConfig
 from frailt.training.trainer import train

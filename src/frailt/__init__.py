@@ -12,21 +12,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
-    "CompareConfig": "frailt.paper.comparison",
-    "Corpus": "frailt.data.batches",
-    "EarlyExit": "frailt.inference.early_exit",
+    "CompareConfig": "frailt.studies.comparison",
+    "Corpus": "frailt.data.corpus",
+    "EarlyExit": "frailt.inference.exit_rule",
     "FraiLT": "frailt.model.frailt",
     "InputError": "frailt.errors",
     "ModelConfig": "frailt.model.config",
     "OptimizerConfig": "frailt.training.config",
     "PrepareConfig": "frailt.data.prepare",
     "Sampling": "frailt.inference.sampling",
-    "Storyteller": "frailt.inference.generate",
+    "Storyteller": "frailt.inference.torch_decoder",
     "Tokenizer": "frailt.data.tokenizer",
     "TrainConfig": "frailt.training.config",
-    "compare": "frailt.paper.compare",
-    "load": "frailt.inference.generate",
-    "load_fast": "frailt.inference.fast_decoder",
+    "compare": "frailt.studies.compare",
+    "load": "frailt.inference.torch_decoder",
+    "load_fast": "frailt.inference.cpu.decoder",
     "prepare": "frailt.data.prepare",
     "train": "frailt.training.trainer",
 }
@@ -52,18 +52,18 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from frailt.data.batches import Corpus
+    from frailt.data.corpus import Corpus
     from frailt.data.prepare import PrepareConfig, prepare
     from frailt.data.tokenizer import Tokenizer
     from frailt.errors import InputError
-    from frailt.inference.early_exit import EarlyExit
-    from frailt.inference.fast_decoder import load_fast
-    from frailt.inference.generate import Storyteller, load
+    from frailt.inference.cpu.decoder import load_fast
+    from frailt.inference.exit_rule import EarlyExit
     from frailt.inference.sampling import Sampling
+    from frailt.inference.torch_decoder import Storyteller, load
     from frailt.model.config import ModelConfig
     from frailt.model.frailt import FraiLT
-    from frailt.paper.compare import compare
-    from frailt.paper.comparison import CompareConfig
+    from frailt.studies.compare import compare
+    from frailt.studies.comparison import CompareConfig
     from frailt.training.config import OptimizerConfig, TrainConfig
     from frailt.training.trainer import train
 

@@ -1,47 +1,119 @@
-"""Configs from JSON, strictly: a file that does not fit is refused, not patched."""
+"""Records from JSON: dataclasses as schemas. Files outlive versions, so a missing key takes its default.
+
+A new field of a config must default to what the code did before it had the field; then every file that an earlier
+version wrote keeps its meaning.
+"""
 
 import dataclasses
-from types import UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from frailt.errors import InputError
+from frailt.errors import InputError, excerpt
 
-Config = TypeVar("Config")
+Record = TypeVar("Record")
+
+LARGEST_INT = 2**63 - 1
+"""Larger numbers than this are in no file that this package wrote."""
 
 
-def from_json(kind: type[Config], stored: dict[str, Any], source: str) -> Config:
-    """Build a config dataclass, nested ones too.
+def from_json(kind: type[Record], stored: Any, source: str, *, ignore_unknown: bool = False) -> Record:
+    """Build a dataclass from JSON values; nested dataclasses, lists, tuples and dictionaries too.
 
     Args:
-        kind: the dataclass.
-        stored: its fields by name, as ``dataclasses.asdict`` gives them.
+        kind: the dataclass. A field may be bool, int, float, str, None, Path, Literal, a dataclass, ``list[X]``,
+            ``tuple[X, ...]``, ``dict[str, X]``, a union of these, or Any.
+        stored: its fields by name, as ``dataclasses.asdict`` gives them. A field with a default may be missing.
         source: where they come from, for messages.
+        ignore_unknown: leave keys that ``kind`` does not know out of account, for records that other programs write
+            too. A config never does: a setting that is not understood would be a setting that is not obeyed.
 
     Raises:
         InputError: a key is unknown or missing, or a value is of another type or out of bounds.
     """
+    if not isinstance(stored, dict):
+        raise InputError(f"{source} is {excerpt(stored)}, not an object with fields")
     hints = get_type_hints(kind)
-    if wrong := sorted(hints.keys() ^ stored.keys()):
-        raise InputError(f"{source} does not fit this version: unknown or missing {', '.join(wrong)}")
+    fields: dict[str, Any] = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if not ignore_unknown and (unknown := [name for name in stored if name not in fields]):
+        raise InputError(f"{source} has a setting {excerpt(unknown[0])!r} that this version of frailt does not know")
     values = {}
-    for name, hint in hints.items():
-        value = stored[name]
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
-            value = from_json(hint, value, source)
-        if not _is(value, hint):
-            kind_name = getattr(hint, "__name__", hint)
-            raise InputError(f"{source}: {name} is {value!r}, which is not of type {kind_name}")
-        values[name] = value
+    for name, field in fields.items():
+        if name in stored:
+            values[name] = _value(hints[name], stored[name], source, name)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise InputError(f"{source} lacks {name}")
     try:
         return kind(**values)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
 
 
-def _is(value: Any, hint: Any) -> bool:
-    """Whether a value from JSON has a config field's type."""
+def changed(config: Any) -> dict[str, Any]:
+    """The settings of a config dataclass that differ from their defaults, nested ones by name: its identity.
+
+    A field that a later version adds changes nothing here while it stands at its default. A field without a default is
+    always part.
+    """
+    differing: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            if inner := changed(value):
+                differing[field.name] = inner
+            continue
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if value != default:
+            differing[field.name] = value
+    return differing
+
+
+def _value(hint: Any, value: Any, source: str, name: str) -> Any:
+    """A value from JSON as a field's type.
+
+    Raises:
+        InputError: it is of another type.
+    """
+    origin, options = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, UnionType):
+        for option in options:
+            if option is NoneType and value is None:
+                return None
+        rest = [option for option in options if option is not NoneType]
+        for option in rest[:-1]:
+            try:
+                return _value(option, value, source, name)
+            except InputError:
+                continue
+        return _value(rest[-1], value, source, name)
+    if origin is Literal and type(value) in map(type, options) and value in options:
+        return value
+    if origin is list and isinstance(value, list):
+        return [_value(options[0], item, source, f"{name}[{i}]") for i, item in enumerate(value)]
+    if origin is tuple and isinstance(value, list | tuple) and options[1:] == (...,):
+        return tuple(_value(options[0], item, source, f"{name}[{i}]") for i, item in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {key: _value(options[1], item, source, f"{name}[{excerpt(key)!r}]") for key, item in value.items()}
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return from_json(hint, value, f"{source}: {name}")
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if hint is float and type(value) in (int, float) and abs(value) <= LARGEST_FLOAT:
+        return value
+    if hint is int and type(value) is int and abs(value) <= LARGEST_INT:
+        return value
+    if hint in (str, bool, NoneType) and type(value) is hint:
+        return value
+    raise InputError(f"{source}: {name} is {excerpt(repr(value))}, which is not of type {_type_name(hint)}")
+
+
+LARGEST_FLOAT = 1e300
+"""Beyond lie infinity, whole numbers that no float holds, and mistakes. NaN compares false with it."""
+
+
+def _type_name(hint: Any) -> str:
     if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is UnionType:
-        return any(_is(value, option) for option in get_args(hint))
-    return type(value) is hint or (hint is float and type(value) is int)
+        return " or ".join(map(repr, get_args(hint)))
+    return "finite number" if hint is float else getattr(hint, "__name__", str(hint))

@@ -1,9 +1,20 @@
-"""The one exception that means "your input", as opposed to "our bug"."""
+"""What is wrong with what a user gave, in one line."""
+
+from typing import Any
+
+LONGEST_EXCERPT = 80
+"""Characters of bad input that a message quotes at most."""
 
 
 class InputError(ValueError):
-    """Something that the caller gave cannot be used.
+    """Bad input: the message names the problem and the way out, in one line. The command line prints it alone."""
 
-    The message is one line that names the problem and the way out. The command line prints it
-    without a traceback and exits with status 2; in Python it is an ordinary ``ValueError``.
+
+def excerpt(value: Any) -> str:
+    """Foreign text as a message may show it: one line without control characters, at most 80 characters long.
+
+    Strings are shown as they are, everything else by its ``repr``.
     """
+    text = value if isinstance(value, str) else repr(value)
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: LONGEST_EXCERPT + 1])
+    return text if len(text) <= LONGEST_EXCERPT else text[: LONGEST_EXCERPT - 1] + "…"

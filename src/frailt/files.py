@@ -1,46 +1,102 @@
-"""Writing files so that a reader, or a crash, never meets half of one."""
+"""Files: written so that a reader, or a crash, never meets half of one; read so that a damaged one is named."""
 
 import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from frailt.errors import InputError
+import filelock
+import platformdirs
+
+from frailt.errors import InputError, excerpt
+
+LARGEST_JSON = 256 << 20
+"""Bytes of the largest JSON file that is read."""
+
+
+class BusyError(InputError):
+    """Another process holds the lock."""
 
 
 def user_cache() -> Path:
-    """Where this package keeps what it can make again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "frailt"
+    """Where this package keeps what it can make again. The folder may be missing, or not be writable."""
+    return platformdirs.user_cache_path("frailt", appauthor=False)
+
+
+def hold(path: Path, message: str) -> filelock.BaseFileLock:
+    """Take the lock file at ``path``, until ``release()`` or the end of this process, however it ends.
+
+    The lock file stays: one that is deleted or replaced could be locked twice.
+
+    Raises:
+        BusyError: another process has it; it says ``message``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path, blocking=False, thread_local=False)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise BusyError(message) from None
+    return lock
+
+
+def _umask() -> int:
+    # There is no way to read it but to set it; at import, no other thread writes files yet.
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+FILE_MODE = 0o666 & ~_umask()
+"""The mode that an ordinary open() gives; a temporary file's is private."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it becomes ``path`` in one step.
 
-    If the body raises, ``path`` is as it was and the temporary file is gone.
+    If the body raises, ``path`` is as it was and the temporary file is gone. What a kill leaves is removed by
+    ``remove_leftovers``.
 
     Raises:
-        OSError: the folder cannot be written or the disk is full; ``path`` is untouched.
+        OSError: the folder cannot be written or the disk is full; it names ``path``, which is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with suppress(OSError):  # Some mounts know no modes.
+                temporary.chmod(FILE_MODE)
+            with temporary.open("r+b") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An error of the system within is told with the name of ``path``."""
     try:
-        yield temporary
-        # The mode that an ordinary open() would have given; mkstemp's is private.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files that killed writers left in ``folder``. Call it while holding the folder's lock."""
+    for path in folder.glob(".*.tmp"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -66,14 +122,34 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: the file is missing, is not JSON, or holds something else than an object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > LARGEST_JSON:
+            raise InputError(f"{path} is larger than {LARGEST_JSON >> 20} MiB, too large for such a file")
+        value = parse_json(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid JSON ({error}); restore it or make it again") from None
     if not isinstance(value, dict):
-        raise InputError(f"{path} holds a JSON {type(value).__name__}, not an object")
+        raise InputError(f"{path} holds a JSON {type(value).__name__}, not an object; restore it or make it again")
     return value
+
+
+def parse_json(text: str | bytes, source: str) -> Any:
+    """A JSON value, strictly: no NaN, no numbers of thousands of digits, no nesting without end.
+
+    Args:
+        text: what to parse; bytes are UTF-8.
+        source: where it comes from, for messages.
+
+    Raises:
+        InputError: it is not JSON.
+    """
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant} is no JSON number")
+
+    try:
+        return json.loads(text if isinstance(text, str) else text.decode(), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors.
+        raise InputError(f"{source} is not valid JSON ({excerpt(str(error))}); restore it or make it again") from None
 
 
 def sha256(path: Path) -> str:

@@ -108,7 +108,7 @@ def passes(text: str | None) -> int | tuple[int, ...] | None:
 
 def corpus_in(folder: Path | None) -> Any:
     """The prepared data in a folder, or the embedded story world."""
-    from frailt.data.batches import Corpus
+    from frailt.data.corpus import Corpus
 
     if folder is not None:
         return Corpus(folder)

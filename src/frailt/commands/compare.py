@@ -9,13 +9,13 @@ from frailt.options import corpus_in, numbers, parse, table
 
 def run(args: list[str]) -> None:
     from frailt.compiling import announce_compiling
+    from frailt.console import ProgressLine
     from frailt.model.config import ModelConfig
-    from frailt.paper.compare import compare
-    from frailt.paper.comparison import CompareConfig
-    from frailt.paper.report import HEADERS, caption, cells
+    from frailt.studies.compare import compare
+    from frailt.studies.comparison import CompareConfig
+    from frailt.studies.report import HEADERS, caption, cells
     from frailt.training.config import OptimizerConfig, TrainConfig
     from frailt.training.device import Device, Precision
-    from frailt.training.progress import ProgressLine
 
     @dataclass(frozen=True, kw_only=True)
     class Command:

@@ -14,7 +14,7 @@ def run(args: list[str]) -> None:
     from frailt.compiling import announce_compiling
     from frailt.evaluation.loss import pass_losses, stream_loss
     from frailt.evaluation.text import encode_text
-    from frailt.inference.generate import load
+    from frailt.inference.torch_decoder import load
     from frailt.model.shape import Shape
     from frailt.training.device import Device, choose_device
 

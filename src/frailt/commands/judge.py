@@ -16,7 +16,7 @@ from frailt.options import Words, parse, table
 
 def run(args: list[str]) -> None:
     from frailt.evaluation.judge.client import JudgeConfig, read_key
-    from frailt.paper.judging import StoryConfig
+    from frailt.evaluation.judge.judging import StoryConfig
 
     @dataclass(frozen=True, kw_only=True)
     class Command:
@@ -82,8 +82,8 @@ def _grade(command: Any) -> None:
 
 def _calibrate(command: Any) -> None:
     from frailt.evaluation.judge.calibrate import SENTENCES
-    from frailt.paper.judge_checks import PREFERENCE, calibrate_judge, calibration_questions, preference_cells
-    from frailt.paper.judging import check_folder
+    from frailt.evaluation.judge.checks import PREFERENCE, calibrate_judge, calibration_questions, preference_cells
+    from frailt.evaluation.judge.judging import check_folder
 
     form = _form(command)
     check_folder(command.out)
@@ -106,8 +106,8 @@ def _calibrate(command: Any) -> None:
 
 
 def _pairwise(command: Any) -> None:
+    from frailt.evaluation.judge.checks import PREFERENCE, compare_models, pair_questions, preference_cells
     from frailt.evaluation.judge.grading import compare_form
-    from frailt.paper.judge_checks import PREFERENCE, compare_models, pair_questions, preference_cells
 
     if command.prompt is not None:
         raise InputError("--prompt is the wording of a grade, and --pairwise has its own; leave out --prompt")
@@ -125,11 +125,11 @@ def _pairwise(command: Any) -> None:
 
 def _offline(command: Any) -> None:
     from frailt.data.text import read_stories
+    from frailt.evaluation.judge.checks import report_offline
+    from frailt.evaluation.judge.judging import hashes
     from frailt.evaluation.judge.offline import Facts, facts_kept, measure
     from frailt.evaluation.judge.students import Completion
-    from frailt.inference.generate import load
-    from frailt.paper.judge_checks import report_offline
-    from frailt.paper.judging import hashes
+    from frailt.inference.torch_decoder import load
 
     if command.estimate:
         raise InputError("--offline asks no judge and costs nothing; leave out --estimate")
@@ -171,9 +171,9 @@ def _form(command: Any) -> Any:
 
 
 def _students(command: Any, paths: Any, **options: Any) -> Any:
-    from frailt.paper.judging import write_stories
+    from frailt.console import ProgressLine
+    from frailt.evaluation.judge.judging import write_stories
     from frailt.training.device import choose_device
-    from frailt.training.progress import ProgressLine
 
     with ProgressLine() as line:
         return write_stories(
@@ -233,7 +233,7 @@ def _finish(command: Any, tally: Any, name: str) -> None:
 @contextmanager
 def _asking() -> Iterator[Callable[[Any], None]]:
     """What shows where the asking stands, and says now and then what is wrong with the judge. Writes to stderr."""
-    from frailt.training.progress import LOG_SECONDS, ProgressLine
+    from frailt.console import LOG_SECONDS, ProgressLine
 
     said, stopped = -math.inf, None
     with ProgressLine() as line:

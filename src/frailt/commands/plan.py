@@ -8,7 +8,7 @@ from frailt.options import parse, table
 def run(args: list[str]) -> None:
     from frailt.model.config import ModelConfig
     from frailt.model.counts import activation_bytes
-    from frailt.paper.plan import plan
+    from frailt.studies.twins import plan
 
     config = parse(ModelConfig, "plan", args, __doc__)
     twins = plan(config)

@@ -13,15 +13,15 @@ from frailt.options import corpus_in, numbers, parse, table, token_count
 
 def run(args: list[str]) -> None:
     from frailt.compiling import announce_compiling
+    from frailt.console import ProgressLine, clock
     from frailt.model.frailt import ModelConfig
-    from frailt.paper.estimate import HEADERS, budget_of_minutes, plan_rows, plan_seconds, probe
     from frailt.paper.grid import SHAPES, WIDTHS, GridConfig
     from frailt.paper.grid_report import write_report
     from frailt.paper.reproduce import check_folder, describe, reproduce
-    from frailt.paper.workers import is_complete, jobs_at, steps_done
+    from frailt.studies.estimate import HEADERS, budget_of_minutes, plan_rows, plan_seconds, probe
+    from frailt.studies.workers import is_complete, jobs_at, steps_done
     from frailt.training.config import OptimizerConfig, TrainConfig
     from frailt.training.device import Device, Precision, choose_device
-    from frailt.training.progress import ProgressLine, clock
 
     @dataclass(frozen=True, kw_only=True)
     class Command:

@@ -10,17 +10,17 @@ from frailt.model.shape import Shape
 from frailt.options import Words, parse, passes
 
 if TYPE_CHECKING:
-    from frailt.inference.early_exit import EarlyExit
-    from frailt.inference.packing import Weights
-    from frailt.inference.telling import Teller
+    from frailt.inference.cpu.packing import Weights
+    from frailt.inference.exit_rule import EarlyExit
+    from frailt.inference.generation import Teller
     from frailt.model.config import ModelConfig
     from frailt.training.device import Device
 
 
 def run(args: list[str]) -> None:
     from frailt.compiling import announce_compiling
-    from frailt.inference.early_exit import EarlyExit
-    from frailt.inference.packing import Weights
+    from frailt.inference.cpu.packing import Weights
+    from frailt.inference.exit_rule import EarlyExit
     from frailt.inference.sampling import Sampling
 
     @dataclass(frozen=True, kw_only=True)
@@ -68,12 +68,12 @@ def _teller(model: Path, tokenizer: Path | None, device: "Device", weights: "Wei
 
         kind = choose_device(device).type
     if kind == "cpu":
-        from frailt.inference.fast_decoder import load_fast
+        from frailt.inference.cpu.decoder import load_fast
 
         return load_fast(model, tokenizer, weights=weights)
     if weights != "auto":
         raise InputError(f"weights {weights} are for the CPU; leave out --weights, or add --device cpu")
-    from frailt.inference.generate import load
+    from frailt.inference.torch_decoder import load
 
     teller = load(model, tokenizer)
     teller.model.to(kind)

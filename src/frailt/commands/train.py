@@ -11,9 +11,9 @@ from frailt.options import corpus_in, parse
 
 def run(args: list[str]) -> None:
     from frailt.compiling import announce_compiling
+    from frailt.console import ProgressLine
     from frailt.training.config import TrainConfig
     from frailt.training.presets import PRESETS
-    from frailt.training.progress import ProgressLine
     from frailt.training.trainer import default_folder, train
 
     @dataclass(frozen=True, kw_only=True)

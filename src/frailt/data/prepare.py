@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from frailt.data.encoding import write_tokens
+from frailt.data.shards import write_tokens
 from frailt.data.storyworld import stories
 from frailt.data.text import StoryReader
 from frailt.data.tokenizer import FIXED, LARGEST, Tokenizer

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from frailt.data.batches import windows
+from frailt.data.corpus import windows
 from frailt.model.frailt import FraiLT
 
 

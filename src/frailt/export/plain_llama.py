@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frailt.model.config import ModelConfig
-from frailt.model.encoding_vectors import unrolled
+from frailt.model.operations import unrolled
 from frailt.model.shape import Shape
 from frailt.model.stored import StoredModel, as_float32
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from frailt.model.config import EncodingKind
-from frailt.model.encoding_vectors import INITIAL_STD
+from frailt.model.operations import INITIAL_STD
 
 
 class IterationEncoding(nn.Module, ABC):

@@ -11,7 +11,7 @@ from itertools import pairwise
 from frailt.model.counts import count
 from frailt.model.frailt import ModelConfig
 from frailt.model.shape import Shape
-from frailt.paper.gap import CLOSE
+from frailt.studies.gap import CLOSE
 
 FEW_TOKENS = 1_000_000
 """With a smaller budget, a model has hardly begun to use its depth, and a verdict shows little."""

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from statistics import mean as plain_mean
 
-from frailt.evaluation.judge.bootstrap import Mean
 from frailt.evaluation.judge.grading import METRICS
 from frailt.model.shape import Shape
 from frailt.paper.published import TABLE_4, TABLE_5
+from frailt.statistics import Mean
 
 KINDS = ("standard", "FraiLT")
 ROWS = (("1", "1^8"), ("2", "2^4"), ("4", "4^2"), ("8", None))

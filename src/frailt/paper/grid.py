@@ -5,11 +5,11 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from frailt.data.batches import Corpus
+from frailt.data.corpus import Corpus
 from frailt.errors import InputError
 from frailt.model.counts import count
-from frailt.paper.comparison import CompareConfig, alike, run_name
 from frailt.paper.published import TABLE_2, TABLE_3
+from frailt.studies.comparison import CompareConfig, alike, run_name
 from frailt.training.config import TrainConfig
 from frailt.training.run_folder import INCIDENTAL
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from markdown_it import MarkdownIt
 
-from frailt.data.batches import Corpus
+from frailt.data.corpus import Corpus
 from frailt.files import write_json, write_text
 from frailt.paper.claims import CLAIMS
 from frailt.paper.grid import GridConfig

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from frailt.data.batches import Corpus
+from frailt.data.corpus import Corpus
 from frailt.errors import InputError
 from frailt.evaluation.loss import Loss
 from frailt.model.counts import Counts, count
 from frailt.model.shape import Shape
-from frailt.paper.comparison import model_name
-from frailt.paper.gap import gap_closed, stories_loss
 from frailt.paper.grid import GridConfig
-from frailt.paper.workers import is_complete
+from frailt.studies.comparison import model_name
+from frailt.studies.gap import gap_closed, stories_loss
+from frailt.studies.workers import is_complete
 from frailt.training.config import TrainConfig
 from frailt.training.run_folder import RunFolder
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from frailt.model.shape import Shape
 from frailt.paper.claims import CLAIMS, FEW_TOKENS
-from frailt.paper.gap import published_gap
 from frailt.paper.grid_figures import shown
 from frailt.paper.grid_results import GridResults
 from frailt.paper.published import LOSSES, TABLE_2, TABLE_3
-from frailt.paper.report import DASH, gap_text
+from frailt.studies.gap import published_gap
+from frailt.studies.report import DASH, gap_text
 
 INTRODUCTION = """\
 A *standard* model sends its signal once through each of its blocks: `8` has eight. A *FraiLT* model sends it several

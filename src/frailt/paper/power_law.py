@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from frailt.evaluation.judge.bootstrap import resample
 from frailt.evaluation.judge.grading import METRICS
 from frailt.paper.grades import KINDS, GradedModel
+from frailt.statistics import resample
 
 MOST_LOSS = 1.0
 """The paper excludes "the region with a validation loss greater than 1.0"."""

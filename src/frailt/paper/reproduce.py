@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from frailt.data.batches import Corpus
+from frailt.console import clock
+from frailt.data.corpus import Corpus
 from frailt.errors import InputError
 from frailt.paper.grid import Cell, GridConfig
-from frailt.paper.workers import failure, is_complete, run_local
-from frailt.training.progress import clock
+from frailt.studies.workers import failure, is_complete, run_local
 from frailt.training.run_folder import RunFolder
 
 
@@ -70,7 +70,7 @@ def reproduce(
     cells = grid.cells()
     watch = _Watch(cells, corpus, out)
     if on == "ray":
-        from frailt.paper.on_ray import run_on_ray as run
+        from frailt.studies.ray_cluster import run_on_ray as run
     else:
         run = run_local
     missing = [cell for cell in cells if not is_complete(cell.folder(out, corpus))]

@@ -10,11 +10,11 @@ from typing import Literal
 
 import numpy as np
 
-from frailt.evaluation.judge.bootstrap import resample
 from frailt.evaluation.judge.grading import METRICS
 from frailt.model.shape import Shape
 from frailt.paper.grades import KINDS, GradedModel
 from frailt.paper.power_law import LEAST_POINTS, MOST_LOSS, fitted, power_law, slopes
+from frailt.statistics import resample
 
 Verdict = Literal["held", "did not hold", "not measured"]
 FLOOR = 1.25

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map_only
 
-from frailt.data.batches import Corpus
+from frailt.data.corpus import Corpus
 from frailt.errors import InputError
 from frailt.evaluation.loss import Loss, stream_loss
 from frailt.launch import Place, place

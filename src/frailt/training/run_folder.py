@@ -29,18 +29,14 @@ import numpy as np
 import torch
 
 from frailt.configs import from_json
-from frailt.data.batches import Corpus
+from frailt.data.corpus import Corpus
 from frailt.errors import InputError
-from frailt.files import read_json, write_bytes, write_json, write_text
+from frailt.files import BusyError, read_json, write_bytes, write_json, write_text
 from frailt.training.config import TrainConfig
 from frailt.training.device import choose_precision
 
 INCIDENTAL = {"checkpoint_seconds", "device"}
 """Settings that do not change what is trained: a run may go on with others."""
-
-
-class BusyError(InputError):
-    """The run folder is in use by another process."""
 
 
 class RunFolder:

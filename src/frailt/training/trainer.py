@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from frailt.data.batches import Corpus
+from frailt.data.corpus import Corpus
 from frailt.data.prepare import embedded
 from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
@@ -27,7 +27,7 @@ from frailt.model.shape import Shape
 from frailt.training.config import TrainConfig
 from frailt.training.device import Precision, choose_device, choose_precision
 from frailt.training.figures import draw_losses
-from frailt.training.optimization import learning_rate, make_optimizer
+from frailt.training.optimizers import learning_rate, make_optimizer
 from frailt.training.ranks import Ranks, Sharding, join
 from frailt.training.run_folder import RunFolder
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from frailt.evaluation.judge.beginnings import Beginning, sentences
-from frailt.evaluation.judge.bootstrap import Mean, mean
 from frailt.evaluation.judge.grading import METRICS
 from frailt.evaluation.judge.ledger import Question
+from frailt.statistics import Mean, mean
 
 REAL = "real ending"
 SPOILED = {

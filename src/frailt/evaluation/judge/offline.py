@@ -12,12 +12,12 @@ import numpy as np
 
 from frailt.data.storyworld import probes
 from frailt.errors import InputError
-from frailt.evaluation.judge.bootstrap import Mean, mean, resample
 from frailt.evaluation.judge.overlap import overlap, words
 from frailt.evaluation.judge.students import Completion
 from frailt.evaluation.loss import token_losses
-from frailt.inference.generate import Storyteller
 from frailt.inference.sampling import Sampling
+from frailt.inference.torch_decoder import Storyteller
+from frailt.statistics import Mean, mean, resample
 
 REPEATED = 4
 """Words in a row that count as repeated when a completion has them a second time."""

@@ -11,8 +11,8 @@ from typing import Any
 from frailt.errors import InputError
 from frailt.evaluation.judge.beginnings import Beginning
 from frailt.files import read_json, sha256, write_json
-from frailt.inference.generate import Storyteller
 from frailt.inference.sampling import Sampling
+from frailt.inference.torch_decoder import Storyteller
 
 BATCH = 20
 """Completions that are written side by side, and kept together: what a run that is cut off loses at most."""

@@ -5,7 +5,7 @@ are skipped. The rules: ``early_exit.py``.
 import numba
 import numpy as np
 
-from frailt.inference.products import COLUMNS, LANES, place_of
+from frailt.inference.cpu.products import COLUMNS, LANES, place_of
 from frailt.model.vector_math import exp_of_negative, f32
 
 BEFORE, LEAVE = 1, 2

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from frailt.inference.early_exit import EarlyExit
+from frailt.inference.exit_rule import EarlyExit
 from frailt.model.attention import View
 from frailt.model.cache import Cache, Slot
 from frailt.model.frailt import FraiLT, Group

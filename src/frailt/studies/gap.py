@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from frailt.data.batches import Corpus
+from frailt.data.corpus import Corpus
 from frailt.data.tokenizer import Tokenizer
 from frailt.evaluation.loss import Loss, token_losses
 from frailt.files import replacing

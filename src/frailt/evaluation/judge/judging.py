@@ -24,15 +24,15 @@ from frailt.evaluation.judge.beginnings import (
     own_beginnings,
     read_beginnings,
 )
-from frailt.evaluation.judge.bootstrap import Mean
 from frailt.evaluation.judge.students import Completion, completions_of, labels, weights_of
 from frailt.evaluation.loss import stream_loss
 from frailt.evaluation.text import encode_text
 from frailt.files import read_json
-from frailt.inference.generate import Storyteller, load
 from frailt.inference.sampling import Sampling
+from frailt.inference.torch_decoder import Storyteller, load
 from frailt.model.counts import count
-from frailt.paper.comparison import model_name
+from frailt.statistics import Mean
+from frailt.studies.comparison import model_name
 from frailt.training.run_folder import RunFolder
 
 FILES = {"completions", "replies.jsonl"} | {

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from frailt.data.tokenizer import FIXED, Tokenizer
 from frailt.errors import InputError
-from frailt.inference.early_exit import EarlyExit
+from frailt.inference.exit_rule import EarlyExit
 from frailt.inference.sampling import Sampling, draw, probabilities
 from frailt.model.config import ModelConfig
 

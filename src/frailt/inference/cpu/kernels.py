@@ -12,17 +12,17 @@ import numba
 import numpy as np
 
 from frailt.compiling import compiled
-from frailt.inference import leaving, products, team
-from frailt.inference.leaving import BEFORE, LEAVE, copy_keys, copy_values, distance, divergence
-from frailt.inference.products import COLUMNS, LANES, number, operand, place_of, product, sixteen_rows, store
-from frailt.inference.team import asked, meet
+from frailt.inference.cpu import exit_kernels, products, thread_pool
+from frailt.inference.cpu.exit_kernels import BEFORE, LEAVE, copy_keys, copy_values, distance, divergence
+from frailt.inference.cpu.products import COLUMNS, LANES, number, operand, place_of, product, sixteen_rows, store
+from frailt.inference.cpu.thread_pool import asked, meet
 from frailt.model import vector_math
 from frailt.model.vector_math import exp_of_negative, f32
 
 options: dict[str, Any] = {"fastmath": True, "error_model": "numpy", "nogil": True}
 
 
-@compiled(products, leaving, team, vector_math, **options)
+@compiled(products, exit_kernels, thread_pool, vector_math, **options)
 def read(
     doors,
     order,
@@ -54,7 +54,7 @@ def read(
     """Read tokens, as ordered; scores of what follows the last of them.
 
     Args:
-        doors: of helping threads, see ``team.py``.
+        doors: of helping threads, see ``thread_pool.py``.
         order: int64: how many tokens to read, how many are known before them, for how many of the last to give
             scores, whether they may leave groups early (1) or not (0), and what the counter says before.
         tokens: int64 ``(n,)``; the first of them are read.

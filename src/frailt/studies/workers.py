@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 
-from frailt.data.batches import Corpus
+from frailt.data.corpus import Corpus
 from frailt.errors import InputError
 from frailt.files import read_json, write_json
-from frailt.paper.gap import story_nats
 from frailt.paper.grid import Cell
+from frailt.studies.gap import story_nats
 from frailt.training.device import choose_device
 from frailt.training.run_folder import BusyError, RunFolder
 from frailt.training.trainer import train

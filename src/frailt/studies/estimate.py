@@ -9,15 +9,15 @@ from pathlib import Path
 
 import torch
 
-from frailt.data.batches import Corpus
+from frailt.console import clock
+from frailt.data.corpus import Corpus
 from frailt.errors import InputError
 from frailt.files import read_json, write_json
 from frailt.model.counts import activation_bytes, count
-from frailt.paper.compare import measure_speeds
 from frailt.paper.grid import Cell, GridConfig
-from frailt.paper.workers import threads_at
+from frailt.studies.compare import measure_speeds
+from frailt.studies.workers import threads_at
 from frailt.training.config import TrainConfig
-from frailt.training.progress import clock
 from frailt.training.trainer import VALIDATION
 
 STATE_BYTES = 16

@@ -11,14 +11,14 @@ from statistics import median
 
 import numpy as np
 
-from frailt.data.batches import Corpus
+from frailt.data.corpus import Corpus
 from frailt.files import write_json, write_text
 from frailt.model.counts import count
 from frailt.model.shape import Shape
-from frailt.paper.comparison import CompareConfig, Comparison, Row, alike, model_name, run_name
-from frailt.paper.figures import draw_comparison
-from frailt.paper.gap import gap_closed, published_gap, stories_loss, story_nats
-from frailt.paper.report import as_json, markdown
+from frailt.studies.comparison import CompareConfig, Comparison, Row, alike, model_name, run_name
+from frailt.studies.figures import draw_comparison
+from frailt.studies.gap import gap_closed, published_gap, stories_loss, story_nats
+from frailt.studies.report import as_json, markdown
 from frailt.training.config import TrainConfig
 from frailt.training.device import choose_device
 from frailt.training.run_folder import RunFolder, provenance

@@ -4,8 +4,8 @@ import dataclasses
 from typing import Any
 
 from frailt.model.shape import Shape
-from frailt.paper.comparison import Comparison
-from frailt.paper.gap import CLOSE
+from frailt.studies.comparison import Comparison
+from frailt.studies.gap import CLOSE
 
 HEADERS = ("shape", "depth", "params", "MFLOPs", "loss", "bits/byte", "gap closed", "paper", "tok/s")
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from frailt.errors import InputError
-from frailt.inference.products import COLUMNS, LANES, pair
+from frailt.inference.cpu.products import COLUMNS, LANES, pair
 from frailt.model.config import ModelConfig
 from frailt.model.stored import BFLOAT16, StoredModel, as_float32
 

@@ -10,7 +10,7 @@ from ray.exceptions import RayError
 
 from frailt.errors import InputError
 from frailt.paper.grid import Cell
-from frailt.paper.workers import POLL_SECONDS, runs_on_a_gpu, work
+from frailt.studies.workers import POLL_SECONDS, runs_on_a_gpu, work
 
 
 def run_on_ray(

@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from frailt.data.tokenizer import Tokenizer
-from frailt.inference.early_exit import EarlyExit
-from frailt.inference.exiting import step
-from frailt.inference.telling import Reader, Teller, tokenizer_of
+from frailt.inference.exit_rule import EarlyExit
+from frailt.inference.exit_torch import step
+from frailt.inference.generation import Reader, Teller, tokenizer_of
 from frailt.model.cache import Cache
 from frailt.model.checkpoint import load_model
 from frailt.model.frailt import FraiLT

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from frailt.files import replacing
-from frailt.paper.comparison import Comparison
+from frailt.studies.comparison import Comparison
 from frailt.training.run_folder import RunFolder
 
 

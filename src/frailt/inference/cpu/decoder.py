@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
-from frailt.inference.early_exit import EarlyExit
-from frailt.inference.kernels import read
-from frailt.inference.leaving import BEFORE, LEAVE
-from frailt.inference.packing import Packed, pack, padded
-from frailt.inference.products import COLUMNS, LANES
-from frailt.inference.team import TEAM, Pace, cores, doors
-from frailt.inference.telling import Reader, Teller, tokenizer_of
+from frailt.inference.cpu.exit_kernels import BEFORE, LEAVE
+from frailt.inference.cpu.kernels import read
+from frailt.inference.cpu.packing import Packed, pack, padded
+from frailt.inference.cpu.products import COLUMNS, LANES
+from frailt.inference.cpu.thread_pool import TEAM, Pace, cores, doors
+from frailt.inference.exit_rule import EarlyExit
+from frailt.inference.generation import Reader, Teller, tokenizer_of
 from frailt.model.config import ModelConfig
-from frailt.model.encoding_vectors import unrolled
+from frailt.model.operations import unrolled
 from frailt.model.shape import Shape
 from frailt.model.stored import BFLOAT16, read_model
 

@@ -1,0 +1,1 @@
+"""The compiled decoder: one packed set of weights, and no torch."""
