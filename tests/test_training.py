@@ -1,6 +1,7 @@
 """Training: schedule, optimizer groups, trajectories that must agree, and runs that are cut off."""
 
 import dataclasses
+import io
 import json
 import math
 import os
@@ -11,9 +12,11 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from corpora import make_chain, make_corpus
@@ -21,7 +24,9 @@ from safetensors.torch import load_file
 
 from frailt.configs import from_json
 from frailt.data.corpus import Corpus
+from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
+from frailt.evaluation.loss import token_losses
 from frailt.model.checkpoint import load_model
 from frailt.model.config import ModelConfig
 from frailt.model.frailt import FraiLT
@@ -82,6 +87,7 @@ def test_a_run_folder_holds_everything(corpus: Corpus, tmp_path: Path) -> None:
         "model.safetensors",
         "tokenizer.json",
         "loss.png",
+        "story_nats.npy",
         ".lock",
     }
     record = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -99,6 +105,58 @@ def test_equal_configs_give_equal_weights(corpus: Corpus, tmp_path: Path) -> Non
     train(replace(TINY, seed=1), corpus, tmp_path / "c")
     assert same(tmp_path / "a", tmp_path / "b")
     assert not same(tmp_path / "a", tmp_path / "c")
+
+
+def test_the_last_validation_keeps_the_nats_of_each_story(corpus: Corpus, tmp_path: Path) -> None:
+    result = train(TINY, corpus, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    assert run.is_complete
+    tokens = np.asarray(corpus.valid.tokens)
+    losses = token_losses(load_model(tmp_path / "run"), tokens)
+    starts = [*np.flatnonzero(tokens == Tokenizer.bos), len(tokens)]
+    slow = [losses[max(a - 1, 0) : b - 1].sum() for a, b in pairwise(starts)]
+    assert run.story_nats() == pytest.approx(slow, rel=1e-12)
+    assert np.array_equal(result.story_nats, run.story_nats())
+    assert result.story_nats.sum() == pytest.approx(result.loss.nats, rel=1e-12)
+    # A run of an earlier version has no such file: it is measured when the run is met again.
+    (tmp_path / "run" / "story_nats.npy").unlink()
+    assert not run.is_complete
+    again = train(TINY, corpus, tmp_path / "run", resume=True)
+    assert run.is_complete
+    assert np.array_equal(again.story_nats, result.story_nats)
+
+
+def npy(array: np.ndarray) -> bytes:
+    data = io.BytesIO()
+    np.save(data, array)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda good: b"",
+        lambda good: npy(good)[:-8],
+        lambda good: npy(good) + bytes(8),
+        lambda good: npy(good).replace(b"'descr'", b"'descr(", 1),
+        lambda good: npy(good).replace(b"(", b"(9", 1),
+        lambda good: npy(good.astype("<f4")),
+        lambda good: npy(good[None]),
+        lambda good: npy(np.append(good[1:], np.nan)),
+        lambda good: npy(good * 1.01),
+        lambda good: npy(np.zeros(100_000)),
+    ],
+)
+def test_damaged_nats_of_stories_give_one_clear_line(
+    corpus: Corpus, tmp_path: Path, damage: Callable[[np.ndarray], bytes]
+) -> None:
+    run = RunFolder(tmp_path)
+    run.log(step=1, tokens=1, valid_loss=2.0, nats=200.0, targets=100, final=True)
+    run.save_story_nats(np.full(10, 20.0))
+    assert run.story_nats().sum() == 200.0
+    (tmp_path / "story_nats.npy").write_bytes(damage(np.full(10, 20.0)))
+    with pytest.raises(InputError, match=r"story_nats.npy is damaged or of another run; delete it"):
+        run.story_nats()
 
 
 @pytest.mark.parametrize("passes", ["fixed", "random"])
@@ -121,6 +179,7 @@ def test_kill_9_and_resume(corpus: Corpus, tmp_path: Path) -> None:
     script = f"""
 import os, signal
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 import torch
 torch.set_num_threads({torch.get_num_threads()})
@@ -335,7 +394,7 @@ def test_presets_are_valid_and_survive_json(name: str) -> None:
 def test_unknown_keys_are_refused() -> None:
     stored = dataclasses.asdict(TINY)
     stored["model"]["depth"] = 3
-    with pytest.raises(InputError, match="unknown or missing depth"):
+    with pytest.raises(InputError, match="a setting 'depth' that this version"):
         from_json(TrainConfig, stored, "run.json")
 
 

@@ -58,6 +58,22 @@ def token_losses(
     return torch.cat(losses).cpu().double().numpy()
 
 
+def story_sums(tokens: np.ndarray, losses: np.ndarray, bos: int) -> np.ndarray:
+    """Nats of each story from those of each token: float64 of shape ``(stories,)``.
+
+    A story's targets are its own tokens and the BOS that opens it. The first story's BOS is no target, since nothing
+    comes before it.
+
+    Args:
+        tokens: BOS and story, BOS and story, ...
+        losses: of each token but the first, as ``token_losses`` gives them.
+        bos: the token that opens a story.
+    """
+    # Loss i is of token i + 1. What stands before the first BOS counts to the first story.
+    story = np.maximum(np.cumsum(tokens == bos)[1:] - 1, 0)
+    return np.bincount(story, weights=losses)
+
+
 def stream_loss(
     model: FraiLT,
     tokens: np.ndarray,

@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_map_only
 
 from frailt.data.corpus import Corpus
 from frailt.errors import InputError
-from frailt.evaluation.loss import Loss, stream_loss
+from frailt.evaluation.loss import token_losses
 from frailt.launch import Place, place
 from frailt.model.frailt import FraiLT
 from frailt.training.config import TrainConfig
@@ -87,9 +87,9 @@ class Ranks:
         """Let rank 0 do something; all learn what it returned, or that it failed."""
         return call(*args, **options)
 
-    def evaluate(self, model: FraiLT, tokens: np.ndarray, text_bytes: int) -> Loss:
-        """``stream_loss``, computed together."""
-        return stream_loss(model, tokens, text_bytes=text_bytes)
+    def token_losses(self, model: FraiLT, tokens: np.ndarray) -> np.ndarray:
+        """As ``evaluation.loss.token_losses``, computed together; every rank gets all of them."""
+        return token_losses(model, tokens)
 
     def gather(self, tree: T) -> T:
         """State for a file: every sharded tensor in ``tree`` as a whole one. Only rank 0 has something in it then."""
@@ -124,12 +124,9 @@ class Replicas(Ranks):
         return bool(raised)
 
     def mean(self, value: float) -> float:
-        return self._sum(value) / self.count
-
-    def _sum(self, value: float) -> float:
         total = torch.tensor(value, dtype=torch.float64)
         dist.all_reduce(total)
-        return total.item()
+        return total.item() / self.count
 
     def first(self, call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         outcome: list[Any] = [None, None]
@@ -146,19 +143,21 @@ class Replicas(Ranks):
             raise InputError(f"rank 0 has ended the run: {outcome[1]}")
         return outcome[0]
 
-    def evaluate(self, model: FraiLT, tokens: np.ndarray, text_bytes: int) -> Loss:
-        # Each rank takes as many windows as the others; what is left over all compute and rank 0 counts, so that all
-        # pass the model equally often, as shards must.
+    def token_losses(self, model: FraiLT, tokens: np.ndarray) -> np.ndarray:
+        # Each rank takes as many windows as the others, and all compute what is left over, so that all call the model
+        # equally often, as shards must.
         context = model.config.context
         each = (len(tokens) - 1) // context // self.count * context
-        nats = 0.0
+        pieces = []
         if each:
-            nats += stream_loss(model, tokens[self.rank * each : (self.rank + 1) * each + 1], text_bytes=0).nats
+            share = torch.from_numpy(token_losses(model, tokens[self.rank * each : (self.rank + 1) * each + 1]))
+            shares = [torch.empty_like(share) for _ in range(self.count)]
+            dist.all_gather(shares, share)
+            pieces += [s.numpy() for s in shares]
         rest = tokens[self.count * each :]
         if len(rest) > 1:
-            left_over = stream_loss(model, rest, text_bytes=0).nats
-            nats += left_over if self.rank == 0 else 0.0
-        return Loss(nats=self._sum(nats), tokens=len(tokens) - 1, bytes=text_bytes)
+            pieces.append(token_losses(model, rest))
+        return np.concatenate(pieces)
 
 
 class Shards(Replicas):
@@ -185,13 +184,13 @@ class Shards(Replicas):
         # Gradients are averaged after every part: to wait for the last would mean to keep whole ones.
         return nullcontext()
 
-    def evaluate(self, model: FraiLT, tokens: np.ndarray, text_bytes: int) -> Loss:
+    def token_losses(self, model: FraiLT, tokens: np.ndarray) -> np.ndarray:
         from torch.distributed.fsdp import FSDPModule
 
-        loss = super().evaluate(model, tokens, text_bytes)
+        losses = super().token_losses(model, tokens)
         assert isinstance(model, FSDPModule)
         model.reshard()  # The outermost unit stays whole after a forward pass, since a backward pass usually follows.
-        return loss
+        return losses
 
     def gather(self, tree: T) -> T:
         from torch.distributed.tensor import DTensor
@@ -281,6 +280,16 @@ class _SharedFolder(RunFolder):
 
     def finish(self) -> None:
         self.ranks.first(self.own.finish)
+
+    def save_story_nats(self, nats: np.ndarray) -> None:
+        self.ranks.first(self.own.save_story_nats, nats)
+
+    def story_nats(self) -> np.ndarray:
+        return self.ranks.first(self.own.story_nats)
+
+    @property
+    def is_complete(self) -> bool:
+        return self.ranks.first(lambda: self.own.is_complete)
 
     @property
     def result(self) -> dict[str, Any] | None:

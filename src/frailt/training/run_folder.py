@@ -6,6 +6,7 @@ metrics.jsonl        one line each ten steps, and one for each validation
 config.json          the model's config, with model.safetensors a model that load() reads
 model.safetensors    the weights at the last validation
 tokenizer.json       the tokenizer of its data
+story_nats.npy       nats of each validation story at the last validation, float64
 loss.png             training and validation loss against tokens
 resume.pt            state to go on from; deleted when the run is complete
 ===================  ==========================================================================
@@ -15,9 +16,11 @@ import dataclasses
 import fcntl
 import io
 import json
+import math
 import pickle
 import platform
 import subprocess
+import tokenize
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +40,9 @@ from frailt.training.device import choose_precision
 
 INCIDENTAL = {"checkpoint_seconds", "device"}
 """Settings that do not change what is trained: a run may go on with others."""
+
+
+STORY_NATS = "story_nats.npy"
 
 
 class RunFolder:
@@ -186,6 +192,49 @@ class RunFolder:
             return 0
         with _readable(path):  # Mapped: the weights stay on the disk.
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["step"]
+
+    def save_story_nats(self, nats: np.ndarray) -> None:
+        """Store the nats of each validation story."""
+        data = io.BytesIO()
+        np.save(data, nats, allow_pickle=False)
+        write_bytes(self.path / STORY_NATS, data.getvalue())
+
+    def story_nats(self) -> np.ndarray:
+        """Nats of each validation story under the model of a complete run: float64 of shape ``(stories,)``.
+
+        Raises:
+            InputError: the run is not complete, or the file is damaged or of another run.
+        """
+        result, path = self.result, self.path / STORY_NATS
+        if result is None or not path.is_file():
+            raise InputError(f"{self.path} holds no complete run; train it to its end with --resume")
+        damaged = f"{path} is damaged or of another run; delete it, and the same command measures it again"
+        # A story has at least one target, so there are no more stories than targets; the header takes a page at most.
+        if path.stat().st_size > 8 * result["targets"] + 4096:
+            raise InputError(damaged)
+        try:
+            with path.open("rb") as file:
+                version = np.lib.format.read_magic(file)
+                if version != (1, 0):
+                    raise ValueError(version)
+                shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+                if len(shape) != 1 or fortran or dtype != np.dtype("<f8"):
+                    raise ValueError(shape)
+                nats = np.frombuffer(file.read(), "<f8")
+        except (ValueError, EOFError, SyntaxError, tokenize.TokenError):
+            raise InputError(damaged) from None
+        if (
+            nats.shape != shape
+            or not np.isfinite(nats).all()
+            or not math.isclose(nats.sum(), result["nats"], rel_tol=1e-3)
+        ):
+            raise InputError(damaged)
+        return nats
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run is trained to its end and its stories are measured."""
+        return self.result is not None and (self.path / STORY_NATS).is_file()
 
     def finish(self) -> None:
         """Drop the state: there is nothing left to go on with."""

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from frailt.data.corpus import Corpus
 from frailt.data.prepare import embedded
 from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
-from frailt.evaluation.loss import Loss
-from frailt.model.checkpoint import put_weights, save_model, stored_weights
+from frailt.evaluation.loss import Loss, story_sums, token_losses
+from frailt.model.checkpoint import load_model, put_weights, save_model, stored_weights
 from frailt.model.frailt import Block, FraiLT
 from frailt.model.shape import Shape
 from frailt.training.config import TrainConfig
@@ -67,6 +67,8 @@ class TrainResult:
     """Tokens trained on."""
     tokens_per_second: float
     """Median over the run, validation not counted."""
+    story_nats: np.ndarray = field(compare=False, repr=False)
+    """Nats of each validation story, float64; they sum up to ``loss.nats``."""
 
 
 def train(
@@ -119,6 +121,8 @@ def train(
             training.restore(run)
             with _Interrupt(ranks, stop) as interrupt:
                 training.loop(run, partial(ranks.first, report), interrupt)
+        elif not run.is_complete:
+            ranks.first(_measure_stories, run.path, corpus, training.device)
         run.finish()
         return _result(run, corpus)
     finally:
@@ -299,20 +303,23 @@ class _Training:
         tokens = self.corpus.valid.tokens if last else self.corpus.valid.tokens[: self.config.eval_tokens]
         self.model.eval()
         # In float32, as `frailt evaluate` computes: bfloat16 is a way to train, and its rounding no part of the result.
-        loss = self.ranks.evaluate(self.model, tokens, self.corpus.valid_bytes)
+        losses = self.ranks.token_losses(self.model, tokens)
+        nats, targets = float(losses.sum()), len(losses)
         self.model.train()
         self.ranks.first(save_model, self.model, run.path, self.ranks.gather(stored_weights(self.model)))
+        if last:
+            run.save_story_nats(story_sums(np.asarray(tokens), losses, Tokenizer.bos))
         run.log(
             step=self.step,
             tokens=self.step * self.config.tokens_per_step,
-            valid_loss=loss.nats_per_token,
-            **({"nats": loss.nats, "targets": loss.tokens, "final": True} if last else {}),
+            valid_loss=nats / targets,
+            **({"nats": nats, "targets": targets, "final": True} if last else {}),
         )
         if self.ranks.any(last or time.monotonic() - self.drawn > DRAW_SECONDS):
             title = f"{self.config.model.shape}, width {self.config.model.dim}"
             self.ranks.first(draw_losses, run.metrics(), run.path / "loss.png", title=title)
             self.drawn = time.monotonic()
-        return loss.nats_per_token
+        return nats / targets
 
     def save(self, run: RunFolder) -> None:
         state = {"step": self.step, "model": stored_weights(self.model), "optimizer": self.optimizer.state_dict()}
@@ -363,4 +370,12 @@ def _result(run: RunFolder, corpus: Corpus) -> TrainResult:
         loss=Loss(nats=final["nats"], tokens=final["targets"], bytes=corpus.valid_bytes),
         tokens=final["tokens"],
         tokens_per_second=float(np.median(speeds)),
+        story_nats=run.story_nats(),
     )
+
+
+def _measure_stories(folder: Path, corpus: Corpus, device: torch.device) -> None:
+    """For a complete run of an earlier version, which did not keep the nats of each story."""
+    tokens = np.asarray(corpus.valid.tokens)
+    losses = token_losses(load_model(folder).to(device), tokens)
+    RunFolder(folder).save_story_nats(story_sums(tokens, losses, Tokenizer.bos))
