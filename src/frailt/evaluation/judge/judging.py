@@ -31,8 +31,8 @@ from frailt.files import read_json
 from frailt.inference.sampling import Sampling
 from frailt.inference.torch_decoder import Storyteller, load
 from frailt.model.counts import count
+from frailt.model.variant import Variant
 from frailt.statistics import Mean
-from frailt.studies.comparison import model_name
 from frailt.training.run_folder import RunFolder
 
 FILES = {"completions", "replies.jsonl"} | {
@@ -83,7 +83,7 @@ class Student:
     name: str
     path: str
     shape: str
-    """As ``model_name`` says it."""
+    """Its name (``model/variant.py``): shape, and what else is special about it."""
     dim: int
     parameters: int
     loss: float | None
@@ -142,7 +142,7 @@ def write_stories(
             Student(
                 name=name,
                 path=str(path),
-                shape=model_name(teller.model.config),
+                shape=str(Variant.of(teller.model.config)),
                 dim=teller.model.config.dim,
                 parameters=count(teller.model.config).parameters,
                 loss=loss,
