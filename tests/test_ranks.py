@@ -60,7 +60,7 @@ import torch.distributed as dist
 
 from frailt.configs import from_json
 from frailt.data.corpus import Corpus
-from frailt.launch import place
+from frailt.launch import rank_info
 from frailt.model.frailt import FraiLT
 from frailt.training import ranks, trainer
 from frailt.training.config import TrainConfig
@@ -68,7 +68,7 @@ from frailt.training.config import TrainConfig
 home = Path(sys.argv[1])
 torch.set_num_threads(1)
 corpus = Corpus(home / "data")
-rank = place().rank
+rank = rank_info().rank
 
 
 def config(name, **change):
@@ -131,7 +131,7 @@ job("ddp 1^3", config("1^3"), told=again)
 told["again"] = again["ddp 1^3"]
 
 model = FraiLT(config("(2)^2+1").model)
-ranks.Shards(torch.device("cpu"), place()).wrap(model)
+ranks.Shards(torch.device("cpu"), rank_info()).wrap(model)
 told["units"] = [name for name, module in model.named_modules() if type(module).__name__.startswith("FSDP")]
 (home / f"told-{rank}.json").write_text(json.dumps(told))
 
@@ -301,6 +301,19 @@ def test_one_rank_speaks_for_all(
     said = capsys.readouterr().err
     assert said.count("\n") == (1 if rank == 0 else 0)
     assert message in said or rank == 1
+
+
+@pytest.mark.parametrize("changed", [{"RANK": "x"}, {"WORLD_SIZE": "9" * 5000}, {"RANK": "2"}, {"LOCAL_RANK": "-1"}])
+def test_variables_that_torchrun_does_not_set_are_refused(
+    changed: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for name, value in ({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"} | changed).items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["train", "--tokens", "300"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == ("LOCAL_RANK" not in changed)
+    assert "use torchrun" in said or "LOCAL_RANK" in changed
+    assert len(said) < 300
 
 
 def test_the_command_under_torchrun(home: Path) -> None:

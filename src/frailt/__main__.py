@@ -4,10 +4,10 @@ import os
 import sys
 
 from frailt.cli import main
-from frailt.launch import place
+from frailt.launch import rank_info
 
 status = main()
-if place().ranks > 1:
+if rank_info().world_size > 1:
     # gloo's threads live as long as the process, and now and then abort a Python that is shut down around them.
     sys.stdout.flush()
     sys.stderr.flush()

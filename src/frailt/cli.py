@@ -6,7 +6,7 @@ from types import ModuleType
 
 from frailt.commands import compare, evaluate, export, info, judge, plan, prepare, reproduce, story, train
 from frailt.errors import InputError
-from frailt.launch import place
+from frailt.launch import rank_info
 from frailt.options import split_words
 
 COMMANDS: dict[str, ModuleType] = {
@@ -52,12 +52,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _say(line: str) -> None:
     # The processes that torchrun starts meet the same mistake, or learn of it; one of them says so on each machine.
-    if place().local_rank == 0:
+    if os.environ.get("LOCAL_RANK", "0") == "0":
         print(line, file=sys.stderr)
 
 
 def _run(verb: str, args: list[str]) -> None:
-    if verb in COMMANDS and verb != "train" and place().ranks > 1:
+    if verb in COMMANDS and verb != "train" and rank_info().world_size > 1:
         raise InputError(f"{verb} runs in one process; only `frailt train` can be started with torchrun")
     if verb in COMMANDS:
         COMMANDS[verb].run(args)

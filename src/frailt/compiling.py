@@ -13,7 +13,7 @@ from numba.core import config
 from numba.core.event import Listener, register
 
 from frailt.files import user_cache
-from frailt.launch import place
+from frailt.launch import rank_info
 
 
 def compiled(*modules: ModuleType, **options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -56,7 +56,7 @@ class Announcer(Listener):
     said = False
 
     def on_start(self, event: Any) -> None:
-        if not self.said and sys.stderr.isatty() and place().local_rank == 0:
+        if not self.said and sys.stderr.isatty() and rank_info().local_rank == 0:
             self.said = True
             print("compiling for this processor, once (some seconds)", file=sys.stderr, flush=True)
 

@@ -12,7 +12,7 @@ from typing import Any
 import tyro
 
 from frailt.errors import InputError
-from frailt.launch import place
+from frailt.launch import rank_info
 
 Words = tyro.conf.Positional
 """A field that is given without a flag."""
@@ -114,7 +114,7 @@ def corpus_in(folder: Path | None) -> Any:
         return Corpus(folder)
     from frailt.data.prepare import embedded
 
-    speaks = place().rank == 0
+    speaks = rank_info().rank == 0
     if speaks:
         print("no --data given: using the embedded story world", file=sys.stderr)
     return Corpus(embedded(progress=speaks and sys.stderr.isatty()))

@@ -5,7 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from frailt.launch import place
+from frailt.launch import rank_info
 from frailt.options import corpus_in, parse
 
 
@@ -38,7 +38,7 @@ def run(args: list[str]) -> None:
     if not {"--vocab-size", "--vocab_size"} & set(args):
         config = replace(config, model=replace(config.model, vocab_size=corpus.vocab_size))
     out = command.out or default_folder(config)
-    with ProgressLine(hidden=place().rank > 0) as line:
+    with ProgressLine(hidden=rank_info().rank > 0) as line:
         result = train(
             config,
             corpus,
@@ -48,6 +48,6 @@ def run(args: list[str]) -> None:
             sharding=command.sharding,
         )
     loss = f"{result.loss.nats_per_token:.4f} nats/token, {result.loss.bits_per_byte:.4f} bits/byte"
-    if place().rank > 0:
+    if rank_info().rank > 0:
         return
     print(f"{out}: validation loss {loss} after {result.tokens:,} tokens; loss curve in {out / 'loss.png'}")

@@ -28,7 +28,7 @@ from torch.utils._pytree import tree_map_only
 from frailt.data.corpus import Corpus
 from frailt.errors import InputError
 from frailt.evaluation.loss import token_losses
-from frailt.launch import Place, place
+from frailt.launch import RankInfo, rank_info
 from frailt.model.frailt import FraiLT
 from frailt.training.config import TrainConfig
 from frailt.training.run_folder import RunFolder
@@ -50,10 +50,10 @@ class Ranks:
     """What ends a run between two steps: Ctrl-C, and what schedulers send. torchrun, too, ends the other ranks with
     SIGTERM when one has ended."""
 
-    def __init__(self, device: torch.device, where: Place | None = None) -> None:
+    def __init__(self, device: torch.device, where: RankInfo | None = None) -> None:
         self.device = device
-        where = where or Place()
-        self.rank, self.count = where.rank, where.ranks
+        where = where or RankInfo()
+        self.rank, self.count = where.rank, where.world_size
 
     @property
     def share(self) -> tuple[int, int]:
@@ -222,20 +222,20 @@ def join(config: TrainConfig, corpus: Corpus, device: torch.device, sharding: Sh
     Raises:
         InputError: the batch cannot be split, there is no GPU for each rank, or the ranks were not started alike.
     """
-    where = place()
-    if where.ranks == 1:
+    where = rank_info()
+    if where.world_size == 1:
         if sharding == "fsdp":
             raise InputError("sharding fsdp needs several processes; start them with torchrun, or leave it out")
         return Ranks(device)
-    if config.batch % (where.ranks * config.accumulate):
+    if config.batch % (count := where.world_size * config.accumulate):
         raise InputError(
-            f"batch {config.batch} cannot be split over {where.ranks} processes in {config.accumulate} parts each; "
-            f"make it a multiple of {where.ranks * config.accumulate}"
+            f"batch {config.batch} cannot be split over {where.world_size} processes in {config.accumulate} parts "
+            f"each; make it a multiple of {count}"
         )
     if device.type == "cuda":
-        if where.local_ranks > torch.cuda.device_count():
+        if where.local_world_size > torch.cuda.device_count():
             raise InputError(
-                f"{where.local_ranks} processes on this machine need a GPU each and there are "
+                f"{where.local_world_size} processes on this machine need a GPU each and there are "
                 f"{torch.cuda.device_count()}; lower --nproc-per-node"
             )
         device = torch.device("cuda", where.local_rank)
