@@ -27,7 +27,7 @@ from torch import Tensor
 
 from frailt.data.corpus import Corpus
 from frailt.export.transformers import NAMES
-from frailt.files import write_json
+from frailt.files import sha256, write_json
 from frailt.model.frailt import FraiLT, ModelConfig
 from frailt.training.config import TrainConfig
 from frailt.training.device import choose_device
@@ -60,7 +60,7 @@ def random_corpus(folder: Path) -> Corpus:
     manifest: dict[str, Any] = {"vocab_size": VOCABULARY}
     for side, count in (("train", 1_000_000), ("valid", 10_000)):
         np.random.default_rng(0).integers(0, VOCABULARY, count, dtype="<u2").tofile(folder / f"{side}.bin")
-        manifest[side] = {"tokens": count, "bytes": count, "sha256": "", "stories": 1}
+        manifest[side] = {"tokens": count, "bytes": count, "sha256": sha256(folder / f"{side}.bin"), "stories": 1}
     write_json(folder / "manifest.json", manifest)
     return Corpus(folder)
 

@@ -7,12 +7,12 @@ import numpy as np
 from frailt.data.corpus import Corpus
 from frailt.data.prepare import PrepareConfig, prepare
 from frailt.data.tokenizer import Tokenizer
-from frailt.files import write_json
+from frailt.files import sha256, write_json
 
 
 def make_corpus(folder: Path, *, stories: int = 60) -> Corpus:
     """Story-world text with a tokenizer of 300 pieces, prepared in ``folder``."""
-    config = PrepareConfig(out=folder, world=stories, vocab_size=300, valid_fraction=0.2, workers=1)
+    config = PrepareConfig(out=folder, world=stories, vocab_size=300, valid_fraction=0.2)
     return Corpus(prepare(config).folder)
 
 
@@ -26,7 +26,7 @@ def make_chain(folder: Path) -> Corpus:
         for i in np.flatnonzero(random.random(count) < 0.9):
             tokens[i] = 2 + (tokens[i - 1] + tokens[i - 2]) % 18 if i > 1 else 2
         tokens.tofile(folder / f"{side}.bin")
-        manifest[side] = {"tokens": count, "bytes": 2 * count, "sha256": side, "stories": 1}
+        manifest[side] = {"tokens": count, "bytes": 2 * count, "sha256": sha256(folder / f"{side}.bin"), "stories": 1}
     write_json(folder / "manifest.json", manifest)
     Tokenizer.train(["a chain"], vocab_size=300).save(folder / "tokenizer.json")
     return Corpus(folder)

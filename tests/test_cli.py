@@ -132,7 +132,7 @@ def test_help_needs_no_torch() -> None:
 # Help
 
 OPTIONS = {
-    "prepare": "out text valid hub world seed tokenizer vocab-size valid-fraction workers",
+    "prepare": "out text valid hub world seed tokenizer vocab-size valid-fraction",
     "train": "preset data out sharding resume tokens batch accumulate passes precision compile device seed evaluations "
     "eval-tokens checkpoint-seconds shape dim heads kv-heads hidden-dim multiple-of vocab-size context encoding "
     "no-tied rope-theta norm-eps lr beta1 beta2 weight-decay clip warmup",

@@ -330,7 +330,7 @@ def test_the_table_says_what_was_measured(made: Made, corpus: Corpus) -> None:
     assert "seed 0, 1" in table
     for row in result.rows:  # Several seeds: each one's loss is shown.
         assert f"{row.name} {row.losses[0].nats_per_token:.3f}, {row.losses[1].nats_per_token:.3f}" in table
-    assert f"{corpus.manifest['valid']['stories']:,} held-out stories" in table
+    assert f"{corpus.manifest.valid.stories:,} held-out stories" in table
     assert torch.__version__ in table
 
 

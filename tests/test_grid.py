@@ -373,7 +373,7 @@ def _labels(axes: Axes) -> tuple[str, list[str]]:
 
 def test_the_reports_words(report: Path, corpus: Corpus) -> None:
     text = (report / "report.md").read_text()
-    assert f"({640 / corpus.manifest['train']['tokens']:.2g} times the text)" in text
+    assert f"({640 / corpus.manifest.train.tokens:.2g} times the text)" in text
     assert "Figure 5" not in text
     verdicts = [line.split(" | ")[-1] for line in text.splitlines() if line.startswith(("| 4.1 |", "| 5 |"))]
     measured = [verdict for verdict in verdicts if "not measured" not in verdict]

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from shared_data import STORIES, TOK512, needs_shared
 
-from frailt.data import hub
-from frailt.data import shards as encoding
+from frailt.data import hub, shards
+from frailt.data.corpus import Corpus
 from frailt.data.prepare import PrepareConfig, _Split, prepare
 from frailt.data.tokenizer import BOS, Tokenizer
 from frailt.errors import InputError
@@ -43,7 +43,7 @@ def write(path: Path, stories: list[str]) -> Path:
 @pytest.fixture
 def config(tmp_path: Path) -> PrepareConfig:
     text = write(tmp_path / "stories.txt", some_stories(2000))
-    return PrepareConfig(text=(text,), out=tmp_path / "out", vocab_size=320, valid_fraction=0.1, workers=1)
+    return PrepareConfig(text=(text,), out=tmp_path / "out", vocab_size=320, valid_fraction=0.1)
 
 
 def stories_in(folder: Path, side: str) -> list[str]:
@@ -69,7 +69,7 @@ def test_every_story_is_on_one_side_in_order(config: PrepareConfig) -> None:
 def test_the_manifest_says_what_is_there(config: PrepareConfig) -> None:
     made = prepare(config)
     manifest = json.loads((config.out / "manifest.json").read_text())
-    assert made.manifest == manifest
+    assert made.manifest.as_json() == manifest
     assert made.fresh
     assert {path.name for path in config.out.iterdir()} == {
         "train.bin",
@@ -80,6 +80,7 @@ def test_the_manifest_says_what_is_there(config: PrepareConfig) -> None:
     assert manifest["vocab_size"] == 320
     assert manifest["tokenizer"] == Tokenizer.load(config.out).digest
     assert manifest["dropped"] == 0
+    assert (manifest["dtype"], manifest["bos"], manifest["ends"]) == ("uint16", 1, [1, 2])
     source = config.text[0].read_bytes()
     digest = hashlib.sha256(source).hexdigest()
     assert manifest["sources"] == [{"use": "text", "name": "stories.txt", "sha256": digest, "bytes": len(source)}]
@@ -112,8 +113,8 @@ def test_training_stories_that_are_validation_stories_are_dropped(config: Prepar
     assert stories_in(config.out, "valid") == held_out
     expected = [story for story in stories if story not in held_out]
     assert stories_in(config.out, "train") == expected
-    assert made.manifest["dropped"] == len(stories) - len(expected) >= 50
-    assert [source["use"] for source in made.manifest["sources"]] == ["text", "valid"]
+    assert made.manifest.dropped == len(stories) - len(expected) >= 50
+    assert [source.use for source in made.manifest.sources] == ["text", "valid"]
 
 
 def test_validation_stories_do_not_train_the_tokenizer(config: PrepareConfig, tmp_path: Path) -> None:
@@ -123,33 +124,58 @@ def test_validation_stories_do_not_train_the_tokenizer(config: PrepareConfig, tm
     assert not any("ż" in piece or "ŵ" in piece for piece in Tokenizer.load(config.out).pieces)
 
 
-def test_workers_and_chunks_change_nothing(
-    config: PrepareConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one = prepare(config).manifest
-    monkeypatch.setattr(encoding, "_CHUNK", 5000)
-    two = prepare(replace(config, workers=2, out=tmp_path / "two")).manifest
-    monkeypatch.setattr(encoding, "_INLINE", 3)
-    auto = prepare(replace(config, workers=None, out=tmp_path / "auto")).manifest
-    assert one == two == auto
+def test_chunks_change_nothing(config: PrepareConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = prepare(config).manifest
+    monkeypatch.setattr(shards, "_CHUNK", 5000)
+    assert prepare(replace(config, out=tmp_path / "chunks")).manifest == whole
+
+
+def test_a_script_without_a_main_guard_and_more_text_than_a_chunk(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import frailt\n"
+        "from frailt.data import shards\n"
+        "shards._CHUNK = 1000\n"
+        "frailt.prepare(frailt.PrepareConfig(world=200, out='out', vocab_size=300))\n"
+    )
+    done = subprocess.run([sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert {path.name for path in tmp_path.iterdir()} == {"script.py", "out"}
+
+
+def test_a_large_vocabulary_takes_four_bytes_a_token(config: PrepareConfig, tmp_path: Path) -> None:
+    small = Tokenizer.train(some_stories(100), vocab_size=300)
+    rare = [chr(0x4E00 + i) + chr(0x4E00 + k) for i in range(300) for k in range(300)]
+    large = Tokenizer([*small.pieces, *rare], small.merges)
+    assert large.vocab_size > 1 << 16
+    large.save(tmp_path / "large.json")
+    made = prepare(replace(config, tokenizer=tmp_path / "large.json"))
+    assert made.manifest.dtype == "uint32"
+    assert not prepare(replace(config, tokenizer=tmp_path / "large.json")).fresh
+    corpus = Corpus(config.out)
+    tokens = np.fromfile(config.out / "train.bin", dtype="<u4")
+    assert corpus.train.tokens.tolist() == tokens.tolist()
+    assert corpus.train.rows(0, batch=2, context=8, seed=0).shape == (2, 9)
+    small.save(tmp_path / "small.json")
+    prepare(replace(config, out=tmp_path / "small", tokenizer=tmp_path / "small.json"))
+    assert Corpus(tmp_path / "small").train.tokens.tolist() == tokens.tolist()
 
 
 def test_a_tokenizer_can_be_given(config: PrepareConfig, tmp_path: Path) -> None:
     tokenizer = Tokenizer.train(some_stories(100, seed=5), vocab_size=300)
     tokenizer.save(tmp_path / "given.json")
     made = prepare(replace(config, tokenizer=tmp_path / "given.json"))
-    assert made.manifest["vocab_size"] == 300
-    assert made.manifest["tokenizer"] == Tokenizer.load(config.out).digest == tokenizer.digest
+    assert made.manifest.vocab_size == 300
+    assert made.manifest.tokenizer == Tokenizer.load(config.out).digest == tokenizer.digest
 
 
 def test_a_complete_folder_is_recognised(config: PrepareConfig, tmp_path: Path) -> None:
     first = prepare(config)
     times = {path: path.stat().st_mtime_ns for path in config.out.iterdir()}
     renamed = config.text[0].rename(tmp_path / "renamed.txt")
-    for again in (replace(config, text=(renamed,)), replace(config, text=(renamed,), workers=2)):
-        second = prepare(again)
-        assert not second.fresh
-        assert second.manifest == first.manifest
+    second = prepare(replace(config, text=(renamed,)))
+    assert not second.fresh
+    assert second.manifest == first.manifest
     assert times == {path: path.stat().st_mtime_ns for path in config.out.iterdir()}
 
 
@@ -199,15 +225,14 @@ def test_an_empty_folder_may_be_there(config: PrepareConfig) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
-@pytest.mark.parametrize("workers", [1, 2])
 def test_an_interruption_leaves_nothing_and_a_rerun_succeeds(
-    config: PrepareConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, workers: int
+    config: PrepareConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     expected = prepare(replace(config, out=tmp_path / "expected")).manifest
     before = set(tmp_path.iterdir())
-    monkeypatch.setattr(encoding, "_CHUNK", 5000)
+    monkeypatch.setattr(shards, "_CHUNK", 5000)
     calls = 0
-    add = encoding._TokenFile.add
+    add = shards._ShardWriter.add
 
     def failing(*arguments: Any) -> None:
         nonlocal calls
@@ -217,15 +242,15 @@ def test_an_interruption_leaves_nothing_and_a_rerun_succeeds(
         add(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(encoding._TokenFile, "add", failing)
+        patch.setattr(shards._ShardWriter, "add", failing)
         with pytest.raises(type(error)) as caught:
-            prepare(replace(config, workers=workers))
+            prepare(config)
     assert caught.value is error
     assert set(tmp_path.iterdir()) == before
-    assert prepare(replace(config, workers=workers)).manifest == expected
+    assert prepare(config).manifest == expected
 
 
-def test_ctrl_c_ends_it_with_its_workers(config: PrepareConfig, tmp_path: Path) -> None:
+def test_ctrl_c_ends_it_and_leaves_nothing(config: PrepareConfig, tmp_path: Path) -> None:
     write(config.text[0], some_stories(1000) * 400)
     Tokenizer.train(some_stories(100), vocab_size=300).save(tmp_path / "tokenizer.json")
     script = tmp_path / "script.py"
@@ -233,9 +258,8 @@ def test_ctrl_c_ends_it_with_its_workers(config: PrepareConfig, tmp_path: Path) 
         "import sys\n"
         "from pathlib import Path\n"
         "from frailt.data.prepare import PrepareConfig, prepare\n"
-        "if __name__ == '__main__':\n"
-        "    text, out, tokenizer = map(Path, sys.argv[1:])\n"
-        "    prepare(PrepareConfig(text=(text,), out=out, tokenizer=tokenizer, workers=2))\n"
+        "text, out, tokenizer = map(Path, sys.argv[1:])\n"
+        "prepare(PrepareConfig(text=(text,), out=out, tokenizer=tokenizer))\n"
     )
     files = [script, config.text[0], config.out, tmp_path / "tokenizer.json"]
     command = [sys.executable, *map(str, files)]
@@ -303,8 +327,7 @@ def test_a_single_story_is_refused(config: PrepareConfig, tmp_path: Path, fracti
         ({"valid_fraction": 0.0}, "valid_fraction is 0.0"),
         ({"valid_fraction": 1.0}, "valid_fraction is 1.0"),
         ({"vocab_size": 259}, "vocab_size is 259"),
-        ({"vocab_size": 70_000}, "from 260 to 65535"),
-        ({"workers": 0}, "workers is 0"),
+        ({"vocab_size": 2_000_000}, "from 260 to 1048576"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(config: PrepareConfig, change: dict[str, Any], says: str) -> None:
@@ -313,9 +336,9 @@ def test_settings_that_mean_nothing_are_refused(config: PrepareConfig, change: d
 
 
 def test_the_story_world_needs_no_file(tmp_path: Path) -> None:
-    config = PrepareConfig(world=300, seed=3, out=tmp_path / "a", vocab_size=300, valid_fraction=0.1, workers=1)
+    config = PrepareConfig(world=300, seed=3, out=tmp_path / "a", vocab_size=300, valid_fraction=0.1)
     made = prepare(config)
-    assert made.manifest["train"]["stories"] + made.manifest["valid"]["stories"] == 300
+    assert made.manifest.train.stories + made.manifest.valid.stories == 300
     assert not prepare(config).fresh
     assert prepare(replace(config, out=tmp_path / "b")).manifest == made.manifest
     with pytest.raises(InputError, match="sources"):
@@ -346,6 +369,6 @@ def test_real_stories_have_the_tokens_that_their_list_says(tmp_path: Path) -> No
     text, valid = STORIES / "train_v1.txt.xz", STORIES / "valid_v1.txt.xz"
     config = PrepareConfig(text=(text,), valid=(valid,), tokenizer=TOK512, out=tmp_path / "v1")
     manifest = prepare(config).manifest
-    assert manifest["train"]["stories"] == 2957
-    assert round(manifest["train"]["tokens"], -5) == 1_300_000
-    assert (manifest["valid"]["stories"], manifest["dropped"]) == (455, 0)
+    assert manifest.train.stories == 2957
+    assert round(manifest.train.tokens, -5) == 1_300_000
+    assert (manifest.valid.stories, manifest.dropped) == (455, 0)

@@ -10,9 +10,8 @@ def run(args: list[str]) -> None:
 
     config = parse(PrepareConfig, "prepare", args, __doc__)
     result = prepare(config, progress=sys.stderr.isatty())
-    train, valid = result.manifest["train"], result.manifest["valid"]
+    train, valid = result.manifest.train, result.manifest.valid
     print(
-        f"{result.folder}: {train['stories']:,} training stories ({train['tokens']:,} tokens), "
-        f"{valid['stories']:,} for validation ({valid['tokens']:,} tokens)"
-        + ("" if result.fresh else ", prepared before")
+        f"{result.folder}: {train.stories:,} training stories ({train.tokens:,} tokens), "
+        f"{valid.stories:,} for validation ({valid.tokens:,} tokens)" + ("" if result.fresh else ", prepared before")
     )

@@ -10,26 +10,26 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from frailt.data.manifest import Manifest, Settings, Source, token_type
 from frailt.data.shards import write_tokens
 from frailt.data.storyworld import stories
 from frailt.data.text import StoryReader
 from frailt.data.tokenizer import FIXED, LARGEST, Tokenizer
-from frailt.errors import InputError
-from frailt.files import read_json, sha256, user_cache, write_json
+from frailt.errors import InputError, excerpt
+from frailt.files import sha256, user_cache
 
-FORMAT = 1
-"""The version of the folder's layout and manifest."""
 EMBEDDED = 20_000
 """Stories of the embedded story world where nothing else is asked for."""
 SAMPLE = 32 << 20
@@ -58,10 +58,13 @@ class PrepareConfig:
     """Pieces of a trained tokenizer."""
     valid_fraction: float = 0.01
     """Share of the stories that is held out where no validation files are given: at least one story."""
-    workers: int | None = None
-    """Processes that encode; by default one for each core, for texts that are worth it."""
 
     def __post_init__(self) -> None:
+        # From Python, paths may be strings.
+        object.__setattr__(self, "out", Path(self.out))
+        object.__setattr__(self, "tokenizer", self.tokenizer and Path(self.tokenizer))
+        for name in ("text", "valid"):
+            object.__setattr__(self, name, tuple(map(Path, getattr(self, name))))
         if [bool(self.text), self.hub is not None, self.world is not None].count(True) != 1:
             raise InputError("give exactly one source of stories: text files, hub, or world")
         if self.valid and self.hub is not None:
@@ -73,8 +76,6 @@ class PrepareConfig:
         if not len(FIXED) < self.vocab_size <= LARGEST:
             limits = f"{len(FIXED) + 1} to {LARGEST}"
             raise InputError(f"vocab_size is {self.vocab_size}; choose one from {limits}")
-        if self.workers is not None and self.workers < 1:
-            raise InputError(f"workers is {self.workers}; choose at least 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +83,7 @@ class Prepared:
     """A complete folder."""
 
     folder: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
     fresh: bool
     """False if the folder was there already, made from the same sources with the same settings."""
 
@@ -95,8 +96,6 @@ def prepare(config: PrepareConfig, *, progress: bool = False) -> Prepared:
     them training stories that equal a validation story are dropped. Memory does not grow with
     the text, but for a hash of each validation story.
 
-    Several ``workers`` are processes, so a script calls this under ``if __name__ == "__main__"``.
-
     Raises:
         InputError: the sources or the tokenizer cannot be used, or ``out`` holds something else.
         OSError: the disk is full or cannot be written; nothing is left behind.
@@ -106,17 +105,13 @@ def prepare(config: PrepareConfig, *, progress: bool = False) -> Prepared:
         raise InputError(f"{config.out} exists and is not a prepared folder; choose another")
     split = _Split(config)
     tokenizer = Tokenizer.load(config.tokenizer) if config.tokenizer else None
-    wanted = {
-        "format": FORMAT,
-        "sources": split.sources,
-        "settings": {
-            "vocab_size": tokenizer.vocab_size if tokenizer else config.vocab_size,
-            "tokenizer": tokenizer.digest if tokenizer else None,
-            "valid_fraction": None if split.valid else config.valid_fraction,
-        },
-    }
+    settings = Settings(
+        vocab_size=tokenizer.vocab_size if tokenizer else config.vocab_size,
+        tokenizer=tokenizer.digest if tokenizer else None,
+        valid_fraction=None if split.valid else config.valid_fraction,
+    )
     if (out / "manifest.json").is_file():
-        return Prepared(folder=config.out, manifest=_existing(config.out, wanted), fresh=False)
+        return Prepared(folder=config.out, manifest=_existing(config.out, split.sources, settings), fresh=False)
 
     with _folder(out) as folder, _bar(progress) as bar:
         if tokenizer is None:
@@ -125,21 +120,24 @@ def prepare(config: PrepareConfig, *, progress: bool = False) -> Prepared:
             bar.remove_task(task)
         tokenizer.save(folder / "tokenizer.json")
         task = bar.add_task("encoding", total=split.text.total)
-        sides = write_tokens(
+        shards = write_tokens(
             split.assign(),
             tokenizer,
             folder,
-            workers=config.workers,
             advanced=lambda: bar.update(task, completed=split.text.done),
         )
-        manifest = {
-            **wanted,
-            "tokenizer": tokenizer.digest,
-            "vocab_size": tokenizer.vocab_size,
-            **sides,
-            "dropped": split.dropped,
-        }
-        write_json(folder / "manifest.json", manifest)
+        manifest = Manifest(
+            sources=tuple(split.sources),
+            settings=settings,
+            tokenizer=tokenizer.digest,
+            vocab_size=tokenizer.vocab_size,
+            dtype=token_type(tokenizer.vocab_size),
+            bos=tokenizer.bos,
+            ends=tokenizer.ends,
+            **shards,
+            dropped=split.dropped,
+        )
+        manifest.write(folder)
     return Prepared(folder=config.out, manifest=manifest, fresh=True)
 
 
@@ -192,8 +190,8 @@ class _Split:
             # The first stories stand for all: enough to notice that the world has changed.
             first = "\n".join(islice(_World(config.world, config.seed), 100))
             digest = hashlib.sha256(first.encode()).hexdigest()
-            world = {"name": "story world", "stories": config.world, "seed": config.seed}
-            self.sources = [{"use": "text", **world, "sha256": digest}]
+            world = Source(use="text", name="story world", stories=config.world, seed=config.seed, sha256=digest)
+            self.sources = [world]
         self.valid = StoryReader(valid) if valid else None
         self.sources += [_entry("valid", path) for path in valid]
         self.config = config
@@ -242,13 +240,13 @@ class _Split:
         return min(max(limit, least + 1), greatest)
 
 
-def _entry(use: str, path: Path) -> dict[str, Any]:
-    return {"use": use, "name": path.name, "sha256": sha256(path), "bytes": path.stat().st_size}
+def _entry(use: str, path: Path) -> Source:
+    return Source(use=use, name=path.name, sha256=sha256(path), bytes=path.stat().st_size)
 
 
-def _contents(sources: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _contents(sources: Iterable[Source]) -> list[Source]:
     """Sources without their names: a file may be renamed."""
-    return [{key: value for key, value in source.items() if key != "name"} for source in sources]
+    return [replace(source, name="") for source in sources]
 
 
 def _digest(story: str) -> bytes:
@@ -273,20 +271,21 @@ def _sample(split: _Split) -> list[str]:
     return sample
 
 
-def _existing(out: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+def _existing(out: Path, sources: Iterable[Source], settings: Settings) -> Manifest:
     """The manifest of a folder that is already there, if it is what is wanted now."""
-    manifest = read_json(out / "manifest.json")
-    changed = [] if manifest.get("format") == FORMAT else ["format"]
-    if _contents(manifest.get("sources", [])) != _contents(wanted["sources"]):
-        changed.append("sources")
-    before, now = manifest.get("settings", {}), wanted["settings"]
-    changed += [f"{key} {before.get(key)}, now {now[key]}" for key in now if before.get(key) != now[key]]
+    manifest = Manifest.read(out)
+    changed = ["sources"] if _contents(manifest.sources) != _contents(sources) else []
+    for field in fields(settings):
+        before, now = getattr(manifest.settings, field.name, None), getattr(settings, field.name)
+        if before != now:
+            changed.append(f"{field.name} {excerpt(before)}, now {now}")
     if changed:
         difference = "; ".join(changed)
         raise InputError(f"{out} was prepared otherwise ({difference}); choose another folder or delete it")
     for side in ("train", "valid"):
         file = out / f"{side}.bin"
-        if not file.is_file() or file.stat().st_size != 2 * manifest[side]["tokens"]:
+        size = np.dtype(manifest.dtype).itemsize * getattr(manifest, side).tokens
+        if not file.is_file() or file.stat().st_size != size:
             raise InputError(f"{file} is missing or damaged; delete {out} and prepare it again")
     if not (out / "tokenizer.json").is_file():
         raise InputError(f"{out} has lost its tokenizer.json; delete it and prepare it again")

@@ -25,12 +25,13 @@ BOS = 1
 SPACE = "▁"
 FIXED = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
 """The pieces that every vocabulary begins with."""
-LARGEST = 65_535
-"""The largest vocabulary: token files hold 16-bit numbers."""
+LARGEST = 1 << 20
+"""Pieces of the largest vocabulary: several times those of any public one, so that a mistake takes little memory."""
 
 # What training may merge: letters with letters, signs with signs, each with one space before it;
-# digits stay alone. SentencePiece gets the same from its script and digit rules.
-_WORDS = r"[0-9]|▁?[\p{L}\p{M}]+|▁?[^\p{L}\p{M}0-9▁]+|▁"
+# digits stay alone. SentencePiece gets the same from its script and digit rules. Training takes time quadratic in the
+# length of a word, so longer runs than any word of a language are cut.
+_WORDS = r"[0-9]|▁?[\p{L}\p{M}]{1,256}|▁?[^\p{L}\p{M}0-9▁]{1,256}|▁"
 _LONGEST = 16
 """Characters in the longest learned piece (SentencePiece's own default)."""
 
@@ -46,6 +47,9 @@ class Tokenizer:
     """
 
     bos: int = BOS
+    """The token before each story."""
+    ends: tuple[int, ...] = (BOS, 2)
+    """Tokens that end a story which a model writes: the BOS of a next one, and ``</s>``."""
 
     def __init__(self, pieces: Sequence[str], merges: Sequence[tuple[str, str]]) -> None:
         """Use ``pieces`` in the order of their ids and ``merges`` in the order of their priority.

@@ -56,7 +56,7 @@ class GridResults:
 
     def __init__(self, grid: GridConfig, corpus: Corpus, out: Path) -> None:
         self.grid = grid
-        self.data: dict[str, Any] = {"name": corpus.folder.name, **corpus.manifest}
+        self.data: dict[str, Any] = {"name": corpus.folder.name, **corpus.manifest.as_json()}
         self.cells: dict[tuple[int, str], dict[int, CellRun]] = {}
         """Runs by width and model, then by seed."""
         for run in _complete(grid, corpus, out):

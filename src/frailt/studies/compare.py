@@ -71,7 +71,7 @@ def compare(
     result = Comparison(
         config=config,
         rows=rows,
-        data={"name": corpus.folder.name, **corpus.manifest},
+        data={"name": corpus.folder.name, **corpus.manifest.as_json()},
         provenance={**provenance(device), "precision": " and ".join(sorted(precisions))},
     )
     write_json(out / "compare.json", as_json(result))
