@@ -411,3 +411,14 @@ def test_fresh_learned_encodings_have_their_own_size() -> None:
     weights = FraiLT(ModelConfig(shape="1^8", dim=512)).state_dict()
     table = weights["groups.0.blocks.0.encoding.table"]
     assert table.std().item() == pytest.approx(0.02, rel=0.1)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_the_last_position_alone_may_be_scored(cached: bool) -> None:
+    model, tokens = tiny("1+(2)^2"), random_tokens(2, 9)
+    real = torch.ones(2, 9, dtype=torch.bool)
+    real[1, :4] = False
+    output = model(tokens, Cache(9) if cached else None, real=real, last_only=True)
+    assert output.logits.shape == (2, 1, 40)
+    assert output.states[-1][-1].shape == (2, 9, 16)
+    assert_close(output.logits[:, 0], model(tokens, real=real).logits[:, -1], rtol=1e-5, atol=1e-6)

@@ -82,12 +82,13 @@ def _leave_early(
     kept: list[list[Tensor]] = [[] for _ in group.blocks]
     seen = None
     for m in range(1, iterations + 1):
-        for l, block in enumerate(group.blocks):  # noqa: E741 (the paper's l)
-            slot = cache.slot((index, m, l))
-            if len(rows):
-                x = block(x, m, view, RowsSlot(slot, kept[l], rows))
-            else:
-                slot.append(*kept[l])
+        slots = [cache.slot((index, m, block)) for block in range(len(kept))]
+        if len(rows):
+            row_slots = [RowsSlot(slot, newest, rows) for slot, newest in zip(slots, kept, strict=True)]
+            x = group.one_pass(x, m, view, row_slots)
+        else:
+            for slot, newest in zip(slots, kept, strict=True):
+                slot.append(*newest)
         if not len(rows) or m == iterations or m + 1 < early_exit.least:
             continue
         before, seen = seen, _seen(model, x, early_exit)

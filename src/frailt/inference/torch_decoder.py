@@ -111,4 +111,4 @@ class TorchReader(Reader):
     @torch.inference_mode()
     def _scores(self, tokens: torch.Tensor, real: torch.Tensor | None) -> NDArray[Any]:
         self.passes = np.tile(np.array(self._all, np.int64), (len(tokens), 1))
-        return self.model(tokens, self.cache, self.iterations, real=real).logits[:, -1].cpu().numpy()
+        return self.model(tokens, self.cache, self.iterations, real=real, last_only=True).logits[:, -1].cpu().numpy()

@@ -72,6 +72,14 @@ class ModelConfig:
         """Effective depth: blocks times passes."""
         return Shape.parse(self.shape).depth
 
+    def passes(self, iterations: int | tuple[int, ...] | None = None) -> tuple[int, ...]:
+        """The passes of each group; see ``Shape.passes``.
+
+        Raises:
+            InputError: ``iterations`` do not fit the shape.
+        """
+        return Shape.parse(self.shape).passes(iterations)
+
     @property
     def key_value_heads(self) -> int:
         """``kv_heads``, or what follows where it is unset."""

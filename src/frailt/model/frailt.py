@@ -6,6 +6,7 @@
 norm and head. A standard Llama-2 style model is the same code with M = 1 everywhere and no encodings.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from frailt.model.attention import Attention, View, rotary_angles
 from frailt.model.cache import Cache, Slot
 from frailt.model.config import ModelConfig
 from frailt.model.encodings import ENCODINGS, IterationEncoding
-from frailt.model.shape import GroupShape, Shape
+from frailt.model.shape import GroupShape
 
 
 class FeedForward(nn.Module):
@@ -83,17 +84,28 @@ class Group(nn.Module):
         """The signal after each pass: X(1, L) to X(M, L). ``index`` is the group's own, for its cache slots."""
         states = []
         for m in range(1, iterations + 1):
-            for l, block in enumerate(self.blocks):  # noqa: E741 (the paper's l)
-                x = block(x, m, view, cache.slot((index, m, l)) if cache is not None else None)
+            slots = [cache.slot((index, m, l)) for l in range(len(self.blocks))] if cache is not None else None  # noqa: E741
+            x = self.one_pass(x, m, view, slots)
             states.append(x)
         return states
+
+    def one_pass(
+        self, x: Float[Tensor, "batch time dim"], m: int, view: View, slots: Sequence[Slot] | None = None
+    ) -> Float[Tensor, "batch time dim"]:
+        """X(m, L) from X(m, 0), for pass ``m`` from 1. ``slots``: of each block in this pass, where there is a cache.
+
+        The one place where a pass happens: training, generation and early exit call it.
+        """
+        for l, block in enumerate(self.blocks):  # noqa: E741 (the paper's l)
+            x = block(x, m, view, slots[l] if slots is not None else None)
+        return x
 
 
 class Output(NamedTuple):
     """What a forward pass gives, always."""
 
-    logits: Float[Tensor, "batch time vocab"]
-    """Scores of the next token, in float32 (under autocast, rounded to its type)."""
+    logits: Float[Tensor, "batch scored vocab"]
+    """Scores of the token after each, or after the last only, in float32 (under autocast, rounded to its type)."""
     cache: Cache | None
     """The cache that was given, now holding these tokens too."""
     states: list[list[Float[Tensor, "batch time dim"]]]
@@ -134,6 +146,7 @@ class FraiLT(nn.Module):
         iterations: int | tuple[int, ...] | None = None,
         *,
         real: Bool[Tensor, "batch time"] | None = None,
+        last_only: bool = False,
     ) -> Output:
         """Read tokens, score the next ones.
 
@@ -144,13 +157,14 @@ class FraiLT(nn.Module):
                 or a tuple with one for each group.
             real: false where a token is padding, on either side. Padding is never attended to and does not count
                 as a position; what the model says at a padding token means nothing. ``None``: nothing is padded.
+            last_only: score only what follows the last token, as generation needs it: logits are ``(batch, 1, vocab)``.
 
         Raises:
             InputError: more tokens than the context, than the cache's capacity, or iterations that do not fit.
         """
         time = tokens.shape[1]
         start = cache.length if cache is not None else 0
-        passes = Shape.parse(self.config.shape).passes(iterations)
+        passes = self.config.passes(iterations)
         if cache is not None:
             cache.extend(tokens.shape[0], time, passes, real, tokens.device)
             real = cache.real
@@ -163,7 +177,7 @@ class FraiLT(nn.Module):
         for n, group in enumerate(self.groups):
             states.append(group(x, passes[n], view, cache, n))
             x = states[-1][-1]
-        return Output(self.read_out(x), cache, states)
+        return Output(self.read_out(x[:, -1:] if last_only else x), cache, states)
 
     def read_out(self, x: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time vocab"]:
         """Logits of a residual stream, in float32. Any pass's state can be read out, not only the last."""

@@ -12,6 +12,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 
 from frailt.errors import InputError
@@ -45,6 +46,7 @@ class Shape:
     groups: tuple[GroupShape, ...]
 
     @classmethod
+    @lru_cache(maxsize=256)
     def parse(cls, text: str) -> "Shape":
         """Read shape notation.
 
