@@ -1,26 +1,30 @@
 """What commands have in common: options by tyro from dataclasses, its complaints as one line each, tables of text."""
 
-import io
+import dataclasses
 import re
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stderr
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from frailt.errors import InputError
+from frailt.errors import InputError, excerpt
 from frailt.launch import rank_info
+
+try:
+    # What tyro has against a box of several lines: the error as an object, before it is printed. Not public yet, so a
+    # version without it prints its box.
+    from tyro import _errors as tyro_errors
+except ImportError:
+    tyro_errors = None
 
 Words = tyro.conf.Positional
 """A field that is given without a flag."""
-
-
-def split_words(given: list[str]) -> list[str]:
-    """``--tokens=4M`` as ``--tokens 4M``, so that only one of them needs to be understood."""
-    return [part for arg in given for part in (arg.split("=", 1) if re.match(r"--[\w-]+=", arg) else [arg])]
 
 
 def parse(kind: Any, verb: str, args: list[str], description: str | None, **default: Any) -> Any:
@@ -30,74 +34,187 @@ def parse(kind: Any, verb: str, args: list[str], description: str | None, **defa
         InputError: they cannot be read so, or ``kind`` itself refuses them.
         SystemExit: help was asked for and printed.
     """
-    box = io.StringIO()
+    flags = [_flag(word) for word in args[: args.index("--") if "--" in args else None] if word.startswith("--")]
+    for flag, hint in _flags(kind).items():
+        if get_origin(hint) is tuple and flags.count(flag) > 1:  # The last would win; of one value, that is a custom.
+            raise InputError(f"{flag} is given twice; give it once, with all its values after it")
+    return _cli(kind, verb, args, description=description, **default)
+
+
+def parse_known(kind: Any, verb: str, args: list[str]) -> Any:
+    """Read what ``kind`` has a field for, and leave the other words for ``parse``: an option that sets the defaults of
+    the others is read so.
+
+    Raises:
+        InputError: a value cannot be read.
+    """
+    return _cli(kind, verb, args, return_unknown_args=True, add_help=False)[0]
+
+
+def _cli(kind: Any, verb: str, args: list[str], **options: Any) -> Any:
+    def refuse(event: Any) -> None:
+        raise InputError(_complaint(event, kind, f"; see `frailt {verb} --help`"))
+
     try:
-        with redirect_stderr(box):
+        with tyro_errors.on_parse_error(refuse) if tyro_errors else nullcontext():
             return tyro.cli(
                 kind,
                 prog=f"frailt {verb}",
-                description=description,
-                args=_plain_counts(args),
-                **default,
+                args=args,
+                registry=_TYPES,
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+                **options,
             )
-    except SystemExit as left:
-        if not left.code:
-            sys.stdout.flush()  # So that a reader who has left is noticed here, and not at exit.
-            raise
-        cause: BaseException | None = left
-        while cause is not None:  # A config's own words, which tyro has wrapped.
-            if isinstance(cause, InputError):
-                raise cause from None
-            cause = cause.__cause__ or cause.__context__
-        raise InputError(f"{_first_section(box.getvalue())}; see `frailt {verb} --help`") from None
+    except InputError as error:
+        raise error from None
 
 
-def _first_section(box: str) -> str:
-    """What tyro's box of several lines says in its first section, and the option that it proposes, as one line."""
-    sections: list[list[str]] = [[]]
-    for line in _COLOUR.sub("", box).replace("│", " ").splitlines():
-        if _RULE.fullmatch(line):
-            sections.append([])
-        else:
-            sections[-1].append(line)
-    if len(sections) < 3:
-        return " ".join(box.split())
-    _, said, *more = sections
-    text = " ".join(line.strip() for line in said if not line.startswith(" " * 10))  # Deeper lines repeat the help.
-    proposed = [line.split()[0] for section in more for line in section if section[0].strip() == "Perhaps you meant:"]
-    options = [word for word in proposed if word.startswith("--")]
-    return text.rstrip(" .") + (f"; perhaps {options[0]}" if options else "")
+def _complaint(event: Any, kind: Any, see: str) -> str:
+    """What tyro is about to refuse, in one line."""
+    name = event.argument.display_name() if getattr(event, "argument", None) is not None else ""
+    match type(event).__name__:
+        case "UnrecognizedArgs":
+            return f"{_unrecognized(event.tokens, kind)}{see}"
+        case "MissingArgs":
+            if dashed := [word for word in event.unrecognized_tokens if word.startswith("-")]:
+                return f"{_unrecognized(dashed, kind)}{see}"
+            missing = " and ".join(context.arg.display_name() for context in event.missing_arguments)
+            return f"{missing} must be given{see}"
+        case "BadValue":
+            return f"{name} has no value{see}"
+        case "InvalidChoice":
+            return f"{name} {excerpt(event.value)!r} is not one of {', '.join(event.choices)}{see}"
+        case "InstantiationFailure" if name:
+            return f"{name} {event.message}{see}"
+        case "InstantiationFailure":  # A config's own words.
+            return event.message
+        case unknown:
+            return f"the options are not understood ({unknown}){see}"
 
 
-_COLOUR = re.compile(r"\x1b\[[\d;]*m")
-_RULE = re.compile(r"[╭╰].*| *[─-]{9,} *")
-"""A line between sections, with or without the characters for boxes."""
+def _unrecognized(tokens: list[str], kind: Any) -> str:
+    word = next((token for token in tokens if token.startswith("-")), tokens[0])
+    if word.startswith("--"):
+        close = get_close_matches(_flag(word), _flags(kind), n=1)
+        return f"there is no option {excerpt(_flag(word))}" + (f"; perhaps {close[0]}" if close else "")
+    if word.startswith("-"):
+        return f"there is no option {excerpt(word)}; a text that begins with a dash goes last, after --"
+    return f"{excerpt(word)!r} is one word too many; put a text or a name with spaces in quotes"
 
 
-def _plain_counts(args: list[str]) -> list[str]:
-    """Token counts like 4M or 250k as plain numbers."""
-    plain = list(args)
-    for i, (flag, value) in enumerate(pairwise(args)):
-        if flag in ("--tokens", "--eval-tokens", "--eval_tokens") and (count := token_count(value)) is not None:
-            plain[i + 1] = str(count)
-    return plain
+def _flag(word: str) -> str:
+    """The option in ``--a_b=value``, as help spells it."""
+    return word.split("=", 1)[0].replace("_", "-")
+
+
+def _flags(kind: Any) -> dict[str, Any]:
+    """The types of a dataclass's options, by their names as help spells them."""
+    flags = {}
+    for name, hint in get_type_hints(kind).items():
+        flags |= _flags(hint) if dataclasses.is_dataclass(hint) else {f"--{name.replace('_', '-')}": hint}
+    return flags
+
+
+_TYPES = ConstructorRegistry()
+"""How words become values, with messages of our own."""
+
+
+def _one_word(metavar: str, read: Callable[[str], Any]) -> PrimitiveConstructorSpec[Any]:
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda words: read(words[0]),
+        is_instance=lambda _: True,
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+@_TYPES.primitive_rule
+def _scalar(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    reader = {int: ("INT", _whole), float: ("FLOAT", _number), str: ("STR", _text), Path: ("PATH", _path)}.get(
+        info.type
+    )
+    return _one_word(*reader) if reader else None
+
+
+@_TYPES.primitive_rule
+def _optional(info: PrimitiveTypeInfo) -> Any:
+    """``X | None`` is typed as an X; it is None where it is not given."""
+    if info.type_origin not in (Union, UnionType):
+        return None
+    kinds = [kind for kind in get_args(info.type) if kind is not NoneType]
+    if len(kinds) > 1:
+        return None
+    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kinds[0], info.markers))
+    if not isinstance(spec, PrimitiveConstructorSpec):
+        return spec
+    to_words = spec.str_from_instance
+    return dataclasses.replace(spec, str_from_instance=lambda value: ["None"] if value is None else to_words(value))
+
+
+@_TYPES.primitive_rule
+def _several(info: PrimitiveTypeInfo) -> Any:
+    """``tuple[X, ...]``: any number of words."""
+    kinds = get_args(info.type)
+    if info.type_origin is not tuple or kinds[1:] != (...,):
+        return None
+    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kinds[0], info.markers))
+    if not isinstance(spec, PrimitiveConstructorSpec):
+        return spec
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=f"[{spec.metavar} [{spec.metavar} ...]]",
+        instance_from_str=lambda words: tuple(spec.instance_from_str([word]) for word in words),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [word for item in value for word in spec.str_from_instance(item)],
+    )
+
+
+def _whole(text: str) -> int:
+    """A whole number, which may be written 4M, 250k or 1.5b."""
+    number = token_count(text)
+    if number is None or abs(number) >= 2**63:
+        raise InputError(f"{excerpt(text)!r} is not a whole number; write one like 8, 250k or 4M")
+    return number
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{excerpt(text)!r} is not a number") from None
+
+
+def _text(text: str) -> str:
+    """What is not text in the terminal's encoding arrives as lone surrogates, which no tokenizer can read."""
+    return text.encode(errors="replace").decode()
+
+
+def _path(text: str) -> Path:
+    """A shell leaves the ~ in --out=~/runs alone, so it is looked at here. Bytes that are not UTF-8 are left alone."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise InputError(
+            f"{excerpt(text)!r} names no user with a home folder; write ./~ for a file of that name"
+        ) from None
 
 
 def token_count(text: str) -> int | None:
     """A count like 4M, 250k or 1000; ``None`` where the text is something else."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmb]?)", text.lower())
+    match = re.fullmatch(r"([+-]?[0-9]{1,18}(?:\.[0-9]{1,9})?)([kmb]?)", text.strip().lower())
     if match is None or (not match[2] and "." in match[1]):
         return None
-    return round(float(match[1]) * {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}[match[2]])
+    if not match[2]:
+        return int(match[1])
+    return round(float(match[1]) * {"k": 1_000, "m": 1_000_000, "b": 1_000_000_000}[match[2]])
 
 
 def numbers(name: str, text: str) -> tuple[int, ...]:
     """Whole numbers joined by commas."""
-    try:
-        return tuple(int(number) for number in text.split(","))
-    except ValueError:
-        raise InputError(f"{name} {text!r} are not whole numbers joined by commas") from None
+    if not re.fullmatch(r"( *-?[0-9]{1,18} *)(, *-?[0-9]{1,18} *)*", text):
+        raise InputError(f"{name} {excerpt(text)!r} are not whole numbers joined by commas")
+    return tuple(map(int, text.split(",")))
 
 
 def passes(text: str | None) -> int | tuple[int, ...] | None:

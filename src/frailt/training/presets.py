@@ -1,6 +1,8 @@
 """Starting points for a run, as functions: change what you like with ``dataclasses.replace`` or flags."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 from frailt.model.config import ModelConfig
 from frailt.training.config import OptimizerConfig, TrainConfig
@@ -34,4 +36,6 @@ def demo() -> TrainConfig:
     return replace(base, model=replace(base.model, context=128), tokens=1_000_000, batch=8, evaluations=5)
 
 
-PRESETS = {"paper": paper, "llama2c": llama2c, "demo": demo}
+Preset = Literal["paper", "llama2c", "demo"]
+
+PRESETS: dict[Preset, Callable[[], TrainConfig]] = {"paper": paper, "llama2c": llama2c, "demo": demo}
