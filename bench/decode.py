@@ -1,6 +1,9 @@
-"""Decoding on this machine's CPU: tokens per second of frailt, of transformers, and of llama.cpp where it is installed.
+"""Decoding on this machine's CPU: tokens per second of frailt, transformers, llama.cpp and llama2.c.
 
-    python bench/decode.py [--widths 64,256,512,1024] [--json FILE]
+    python bench/decode.py [--widths 64,256,512,1024] [--llama2c FOLDER] [--json FILE]
+
+llama.cpp takes part where llama-cpp-python is installed, and llama2.c where its folder is named: your own checkout of
+karpathy/llama2.c, whose run.c and runq.c are compiled here with your C compiler (cc, or $CC).
 
 One process, all sides in turn, round after round; each writes the same number of tokens, one at a time, by the
 likeliest next token. Weights are random, and the same for all: 8 plain blocks, exported to the other programs, and
@@ -11,7 +14,6 @@ the rounds, with the smallest and the largest.
 import argparse
 import tempfile
 import warnings
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -21,11 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 from machine import machine
-from random_model import empty_tokenizer, random_model
+from peers import ATTENTION, Side, Step, compiler, llama2c, llama_cpp, transformers
+from random_model import random_model
 
-from frailt.export.gguf import Precision, save_gguf
-from frailt.export.plain_llama import PlainLlama, plain_llama
-from frailt.export.transformers import llama_config, tensors
+from frailt.export.gguf import Precision
+from frailt.export.plain_llama import plain_llama
 from frailt.files import write_json
 from frailt.inference.cpu.decoder import FastReader
 from frailt.inference.cpu.packing import pack
@@ -33,8 +35,6 @@ from frailt.inference.cpu.thread_pool import cores
 from frailt.model.stored import StoredModel
 
 KINDS = ("float32", "bfloat16", "int8")
-ATTENTION = "sdpa"
-"""transformers' attention implementation, its default."""
 
 RATIOS = (
     ("1^8 float32", "8 float32"),
@@ -43,16 +43,16 @@ RATIOS = (
     ("8 float32", "transformers sdpa"),
     ("1^8 float32", "transformers sdpa"),
     ("8 float32", "transformers sdpa static"),
+    ("8 float32", "llama2.c run"),
+    ("1^8 float32", "llama2.c run"),
+    ("8 int8", "llama2.c runq"),
+    ("1^8 int8", "llama2.c runq"),
     ("8 float32", "llama.cpp F32"),
     ("8 bfloat16", "llama.cpp BF16"),
     ("8 int8", "llama.cpp Q8_0"),
     ("1^8 int8", "llama.cpp Q8_0"),
 )
 """What is faster than what, and by how much."""
-
-Step = Callable[[int], np.ndarray]
-"""Read one token, give the scores of the next. A fresh text begins with the step's maker."""
-Side = Callable[[], Step]
 
 
 def ours(model: StoredModel, kind: str, threads: int | None) -> Side:
@@ -63,59 +63,6 @@ def ours(model: StoredModel, kind: str, threads: int | None) -> Side:
     def begin() -> Step:
         text.length = 0
         return lambda token: text.read([token])[0]
-
-    return begin
-
-
-def transformers(llama: PlainLlama, *, static: bool) -> Side:
-    """Not compiled; with a cache that grows, or with one of full length from the start."""
-    from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, StaticCache
-
-    config = LlamaConfig(**llama_config(llama))
-    config._attn_implementation = ATTENTION
-    with torch.device("meta"):
-        model = LlamaForCausalLM(config)
-    weights = {name: torch.from_numpy(array.copy()) for name, array in tensors(llama).items()}
-    weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
-    model.load_state_dict(weights, assign=True)
-    # What is no weight was made on the meta device too.
-    model.model.rotary_emb = type(model.model.rotary_emb)(config)
-    model.eval()
-
-    def begin() -> Step:
-        cache = StaticCache(config, max_cache_len=llama.config.context) if static else DynamicCache(config=config)
-        place = 0
-
-        @torch.inference_mode()
-        def step(token: int) -> np.ndarray:
-            nonlocal place
-            at = torch.tensor([place])
-            place += 1
-            out = model(torch.tensor([[token]]), past_key_values=cache, use_cache=True, position_ids=at[None])
-            return out.logits[0, -1].numpy()
-
-        return step
-
-    return begin
-
-
-def llama_cpp(llama: PlainLlama, precision: Precision, threads: int, folder: Path) -> Side:
-    from llama_cpp import Llama, llama_get_logits_ith
-
-    file = folder / f"{precision}-{llama.config.dim}.gguf"
-    save_gguf(llama, empty_tokenizer(llama.config.vocab_size), file, precision=precision)
-    context = llama.config.context
-    model = Llama(str(file), n_ctx=context, n_threads=threads, n_threads_batch=threads, verbose=False)
-    file.unlink()
-
-    def begin() -> Step:
-        model.reset()
-
-        def step(token: int) -> np.ndarray:
-            model.eval([token])
-            return np.ctypeslib.as_array(llama_get_logits_ith(model.ctx, -1), (llama.config.vocab_size,))
-
-        return step
 
     return begin
 
@@ -141,27 +88,34 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, help="unset: all cores; frailt may choose one where that is faster")
+    parser.add_argument("--llama2c", type=Path, metavar="FOLDER", help="your checkout of karpathy/llama2.c")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.llama2c and not (options.llama2c / "run.c").is_file():
+        parser.error(f"{options.llama2c} holds no run.c; --llama2c takes a checkout of karpathy/llama2.c")
     warnings.simplefilter("ignore", FutureWarning)  # transformers renames an argument that older versions need.
     threads = options.threads or cores()
     torch.set_num_threads(threads)
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "machine": {**machine(), "threads": threads, "attention": ATTENTION},
         "tokens": options.tokens,
         "widths": {},
     }
-    print(", ".join(f"{name} {value}" for name, value in found["machine"].items()))
+    if options.llama2c:
+        results["machine"]["llama2.c"] = f"compiled by {compiler()}"
+    print(", ".join(f"{name} {value}" for name, value in results["machine"].items()))
     for dim in map(int, options.widths.split(",")):
         with tempfile.TemporaryDirectory() as folder:
-            sides = make_sides(dim, options.threads, Path(folder), context=max(512, options.tokens))
+            context = max(512, options.tokens)
+            sides = make_sides(dim, options.threads, Path(folder), context=context, sources=options.llama2c)
         rounds = [{name: run(begin, options.tokens) for name, begin in sides.items()} for _ in range(options.rounds)]
-        found["widths"][dim] = report(dim, rounds, options.tokens)
+        results["widths"][dim] = report(dim, rounds, options.tokens)
     if options.json:
-        write_json(options.json, found)
+        write_json(options.json, results)
 
 
-def make_sides(dim: int, threads: int | None, folder: Path, *, context: int) -> dict[str, Side]:
+def make_sides(dim: int, threads: int | None, folder: Path, *, context: int, sources: Path | None) -> dict[str, Side]:
+    """All sides at one width, each held against the scores of ``8 float32``; ``sources``: of llama2.c."""
     models = {shape: random_model(shape, dim, 512, context) for shape in ("8", "1^8")}
     llama = plain_llama(models["8"])
     sides = {f"{shape} {kind}": ours(model, kind, threads) for shape, model in models.items() for kind in KINDS}
@@ -170,11 +124,14 @@ def make_sides(dim: int, threads: int | None, folder: Path, *, context: int) -> 
     if find_spec("llama_cpp"):
         precisions: tuple[Precision, ...] = ("F32", "BF16", "Q8_0")
         sides |= {f"llama.cpp {p}": llama_cpp(llama, p, threads or cores(), folder) for p in precisions}
+    if sources:
+        programs = [file for file in (sources / "run.c", sources / "runq.c") if file.is_file()]
+        sides |= {f"llama2.c {file.stem}": llama2c(llama, file, threads or cores(), folder) for file in programs}
     expected = first_scores(sides["8 float32"])
     for name, begin in sides.items():
         run(begin, 64)
         if not name.startswith("1^8"):
-            exact = name == "8 float32" or name.startswith("transformers")
+            exact = name in ("8 float32", "llama2.c run") or name.startswith("transformers")
             off = float(np.abs(first_scores(begin) - expected).max() / expected.std())
             assert off < (1e-4 if exact else 0.2), f"{name} at width {dim} gives other scores, by {off} of their spread"
     return sides

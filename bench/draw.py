@@ -22,6 +22,8 @@ DECODE = {
     "8 float32": ("#009e73", "--", "s"),
     "llama.cpp Q8_0": ("#d55e00", "--", "v"),
     "llama.cpp F32": ("#d55e00", ":", "v"),
+    "llama2.c runq": ("#cc79a7", "--", "^"),
+    "llama2.c run": ("#cc79a7", ":", "^"),
     "transformers sdpa": ("#555555", "--", "D"),
 }
 TRAIN = {
