@@ -11,8 +11,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
-from importlib.machinery import PathFinder
-from importlib.util import module_from_spec
 from pathlib import Path
 
 import pytest
@@ -29,21 +27,6 @@ from frailt.evaluation.text import encode_text
 from frailt.options import parse
 from frailt.training import trainer
 from frailt.training.config import TrainConfig
-
-
-def import_past_the_hook(name: str) -> None:
-    """Import a module without the type checks of conftest.py."""
-    if name not in sys.modules:
-        folder = Path(frailt.__file__).parent.joinpath(*name.split(".")[1:-1])
-        spec = PathFinder.find_spec(name, [str(folder)])
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-
-
-# beartype refuses a method that returns Self outside of a class that it decorates as a whole.
-import_past_the_hook("frailt.console")
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A line that says how a training run is doing, for a person or for a log file."""
+"""Progress of long work, for a person or for a log file. Whose work it is says in words where it stands."""
 
 import time
 from types import TracebackType
@@ -7,14 +7,12 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from frailt.training.trainer import Progress
-
 LOG_SECONDS = 20.0
 """Time between lines where the output is no terminal."""
 
 
 class ProgressLine:
-    """A bar with loss, speed and time left on a terminal; else a plain line now and then. Writes to stderr."""
+    """A bar and a state in words on a terminal; else a plain line now and then. Writes to stderr."""
 
     def __init__(self, *, hidden: bool = False) -> None:
         self.console = Console(stderr=True)
@@ -37,10 +35,6 @@ class ProgressLine:
     ) -> None:
         self.bar.stop()
 
-    def __call__(self, name: str, progress: Progress) -> None:
-        """Show where the run ``name`` stands."""
-        self.show(name, progress.step, progress.steps, describe(progress))
-
     def show(self, name: str, done: float, total: float, state: str) -> None:
         """Show that ``done`` of ``total`` of the work ``name`` is done, and its state in words."""
         if name != self.name:
@@ -52,15 +46,6 @@ class ProgressLine:
         if self.bar.disable and (at_end or time.monotonic() - self.logged > LOG_SECONDS):
             self.logged = time.monotonic()
             print(f"{name}: {state}", file=self.console.file, flush=True)
-
-
-def describe(progress: Progress) -> str:
-    """Step, losses, speed and time left in a few words."""
-    valid = "" if progress.valid_loss is None else f", valid {progress.valid_loss:.3f}"
-    return (
-        f"step {progress.step}/{progress.steps}, loss {progress.loss:.3f}{valid}, "
-        f"{progress.tokens_per_second:,.0f} tokens/s, {clock(progress.seconds_left)} left"
-    )
 
 
 def clock(seconds: float) -> str:

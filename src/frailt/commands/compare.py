@@ -71,7 +71,7 @@ def run(args: list[str]) -> None:
     config = CompareConfig(shapes=shapes, seeds=seeds, base=base)
     out = command.out or Path("runs") / f"compare-d{command.dim}"
     with ProgressLine() as line:
-        result = compare(config, corpus, out, report=line)
+        result = compare(config, corpus, out, report=lambda name, p: line.show(name, p.step, p.steps, p.describe()))
     print(table(HEADERS, cells(result)))
     print(textwrap.fill(caption(result), 80))
     print(f"Figure: {out / 'compare.png'}   Table: {out / 'table.md'}   All figures: {out / 'compare.json'}")

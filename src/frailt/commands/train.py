@@ -49,7 +49,7 @@ def run(args: list[str]) -> None:
             corpus,
             out,
             resume=command.resume,
-            report=lambda p: line(out.name, p),
+            report=lambda p: line.show(out.name, p.step, p.steps, p.describe()),
             sharding=command.sharding,
         )
     loss = f"{result.loss.nats_per_token:.4f} nats/token, {result.loss.bits_per_byte:.4f} bits/byte"

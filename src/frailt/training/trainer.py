@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from frailt.console import clock
 from frailt.data.corpus import Corpus
 from frailt.data.prepare import embedded
 from frailt.data.tokenizer import Tokenizer
@@ -51,6 +52,14 @@ class Progress:
     seconds_left: float
     valid_loss: float | None
     """The last validation loss so far."""
+
+    def describe(self) -> str:
+        """Step, losses, speed and time left in a few words."""
+        valid = "" if self.valid_loss is None else f", valid {self.valid_loss:.3f}"
+        return (
+            f"step {self.step}/{self.steps}, loss {self.loss:.3f}{valid}, "
+            f"{self.tokens_per_second:,.0f} tokens/s, {clock(self.seconds_left)} left"
+        )
 
 
 Reporter = Callable[[Progress], None]
