@@ -30,12 +30,12 @@ from judge_server import (
 )
 
 from frailt.errors import InputError
+from frailt.evaluation.judge.asking import PATIENCE, NoAnswerError, Tally, ask_all, consult
 from frailt.evaluation.judge.client import Judge, JudgeConfig, TryAgainError, retry_after
 from frailt.evaluation.judge.estimate import estimate
 from frailt.evaluation.judge.grading import compare_form, grade_form
 from frailt.evaluation.judge.ledger import Ledger, Question, answers
 from frailt.evaluation.judge.prompt import GRADE, Prompt, neutral, read_prompt
-from frailt.evaluation.judge.run import PATIENCE, Tally, ask_all
 
 KEY = "sk-test-0123456789abcdef"
 FORM = grade_form()
@@ -123,19 +123,13 @@ BAD = {
     "a boolean": (grade(plot=True), "plot: int_type"),
     "null": (grade(plot=None), "plot: int_type"),
     "no assessment": (grade(assessment=""), "assessment: string_too_short"),
-    "a list": (arguments("[7, 7, 7, 7]"), "the call is no JSON object"),
+    "a list": (arguments("[7, 7, 7, 7]"), "the call is not a JSON object"),
     "half": (arguments(json.dumps(GRADES)[:-9]), "the call is not JSON"),
     "twice": (arguments(json.dumps(GRADES)[:-1] + ', "plot": 10}'), "the call is not JSON"),
     "nan": (arguments(json.dumps(GRADES | {"plot": float("nan")})), "the call is not JSON"),
     "huge": (arguments(json.dumps(GRADES)[:-2] + "9" * 5000 + "}"), "the call is not JSON"),
     "deep": (arguments("[" * 100_000), "the call is not JSON"),
-    "not JSON": (body(b"<html>busy</html>"), "the reply is not JSON"),
-    "not UTF-8": (body(b'\xff\xfe{"choices"'), "the reply is not JSON"),
-    "choices are none": (body(b'{"choices": null, "usage": {"prompt_tokens": -1}}'), "no tool call"),
     "choices are odd": (body(b'{"choices": [{"message": {"tool_calls": [[1], "x"]}}]}'), "not one call"),
-    "empty": (body(b""), "the reply is not JSON"),
-    "a list reply": (body(b"[]"), "the reply is no JSON object"),
-    "endless": (body(b'{"a": "' + b"x" * (1 << 20) + b'"}'), "the reply is not JSON"),
 }
 
 
@@ -320,7 +314,7 @@ def test_a_judge_that_never_answers_ends_the_run(server: JudgeServer, tmp_path: 
     server.script = [grade()]
     server.usual = error(500)
     tally, found = ask(server, tmp_path, time=time)
-    assert tally.stopped == f"the judge at {server.url} does not answer (status 500)"
+    assert tally.stopped == f"the judge at {server.url} does not answer (status 500: no)"
     assert (tally.answered, tally.failed, tally.waiting, tally.lost) == (1, 0, None, True)
     assert sum(time.slept) == pytest.approx(PATIENCE), "no longer than was said"
     assert len(found) == 1, "silence is no reply: it is asked again by the next run"
@@ -339,21 +333,143 @@ def test_single_questions_without_a_reply_do_not_end_the_run(server: JudgeServer
 REFUSALS = [
     (error(401, "bad key"), "status 401: bad key.*set OPENAI_API_KEY"),
     (error(404, "no such model"), "status 404: no such model.*--judge"),
-    (error(400, "tools are not supported"), "status 400: tools are not supported"),
+    (body(b'{"detail": "Not Found"}', 404), "status 404: Not Found.*--base-url"),
+    (body(b'{"detail": "Method Not Allowed"}', 405), "status 405: Method Not Allowed"),
     (error(429, "pay first", "insufficient_quota"), "status 429: pay first.*no credit"),
-    (body(b"<html>", 403), "status 403"),
+    (body(b"<html><style>p {}</style><p>Unauthorized", 401), r"status 401: Unauthorized\)"),
+    (error(401, "a\x1b[2Jb\nc"), "status 401: a\ufffd\\[2Jb c"),
+    (error(402, "x" * 5000), "status 402: x{200,240}…"),
 ]
 
 
 @pytest.mark.parametrize(("act", "message"), REFUSALS)
-def test_a_refusal_ends_the_run_at_once(server: JudgeServer, tmp_path: Path, act: Act, message: str) -> None:
+def test_a_refusal_of_all_ends_the_run_at_once(server: JudgeServer, tmp_path: Path, act: Act, message: str) -> None:
     server.script = [grade()]
     server.usual = act
     with pytest.raises(InputError, match=message) as caught:
         ask(server, tmp_path)
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable()
     assert len(server.requests) == 2
     assert len(lines(tmp_path)) == 1, "what came before is kept"
+
+
+OF_THE_REQUEST = [
+    (error(500, "tools param requires --jinja flag"), "status 500: tools param requires --jinja flag"),
+    (error(400, "gemma:2b does not support tools"), "status 400: gemma:2b does not support tools"),
+    (
+        body(b'{"error": {"message": "Unsupported value", "param": "temperature"}}', 400),
+        "status 400: Unsupported value",
+    ),
+]
+
+
+@pytest.mark.parametrize(("act", "message"), OF_THE_REQUEST)
+def test_an_error_about_how_all_is_asked_ends_the_run_at_once(
+    server: JudgeServer, tmp_path: Path, act: Act, message: str
+) -> None:
+    server.usual = act
+    time = Time()
+    with pytest.raises(InputError, match=message):
+        ask(server, tmp_path, time=time)
+    assert (len(server.requests), time.slept, lines(tmp_path)) == (1, [], [])
+
+
+def test_tool_choice_falls_back_to_a_word(server: JudgeServer, tmp_path: Path) -> None:
+    def words_only(handler: Handler) -> None:
+        if handler.request_json["tool_choice"] == "required":
+            handler.send(completion(("grade_completion", json.dumps(GRADES))))
+        else:
+            error(400, "Invalid tool_choice type: 'object'. Supported string values: none, auto, required")(handler)
+
+    server.usual = words_only
+    tally, _ = ask(server, tmp_path)
+    assert (tally.answered, tally.calls) == (6, 7), "one call more, and not one for each question"
+    detail = {"detail": [{"loc": ["body", "tool_choice"], "msg": "Input should be a valid string"}]}
+    server.usual = body(json.dumps(detail).encode(), 422)
+    with pytest.raises(InputError, match=r"status 422: body\.tool_choice: Input should be a valid string"):
+        ask(server, tmp_path / "never")
+
+
+def test_one_refused_question_does_not_cost_the_others(server: JudgeServer, tmp_path: Path) -> None:
+    def filtered(handler: Handler) -> None:
+        text = handler.request_json["messages"][0]["content"]
+        (error(400, "filtered by the policy") if "Story 0" in text else grade())(handler)
+
+    server.usual = filtered
+    tally, written = ask(server, tmp_path)
+    assert (tally.answered, tally.refused, tally.failed, tally.calls, tally.stopped) == (5, 1, 0, 6, None)
+    assert tally.faults == ("status 400: filtered by the policy (1)",)
+    assert [line["refused"] for line in written] == [False] * 5 + [True], "last, when others have answers"
+    assert ask(server, tmp_path)[0] == replace(tally, calls=0, notice=None)
+    server.usual = grade()
+    ledger, judge = Ledger(tmp_path / "replies.jsonl", again=True), Judge(JudgeConfig(base_url=server.url))
+    assert ask_all([(FORM, QUESTIONS)], judge, ledger).answered == 6
+    ledger.close()
+    judge.close()
+
+
+def test_a_server_that_takes_no_question_marks_none(server: JudgeServer, tmp_path: Path) -> None:
+    server.usual = error(400, "bad request")
+    config = JudgeConfig(base_url=server.url, concurrency=1)
+    with pytest.raises(NoAnswerError, match=r"none of 6 questions.*6 refused: status 400: bad request \(6\)"):
+        consult([(FORM, QUESTIONS)], config, tmp_path / "replies.jsonl")
+    server.usual = grade()
+    tally, [known] = consult([(FORM, QUESTIONS)], config, tmp_path / "replies.jsonl")
+    assert (tally.answered, len(known)) == (6, 6)
+    assert {answer["server"] for answer in known} == {server.url}
+
+
+NO_COMPLETION = {
+    "page": body(b"<!doctype html><html><body>Open WebUI</body></html>"),
+    "not UTF-8": body(b'\xff\xfe{"choices"'),
+    "no choices": body(b'{"choices": null, "usage": {"prompt_tokens": -1}}'),
+    "empty": body(b""),
+    "list": body(b"[]"),
+    "events": body(b'data: {"choices": []}\n\ndata: [DONE]\n\n'),
+    "endless": body(b'{"a": "' + b"x" * (1 << 20) + b'"}'),
+}
+
+
+@pytest.mark.parametrize("case", NO_COMPLETION)
+def test_what_is_no_chat_completion_marks_no_question(server: JudgeServer, tmp_path: Path, case: str) -> None:
+    server.usual = NO_COMPLETION[case]
+    with pytest.raises(InputError, match=r"is not a judge: it sends no chat completion but .*; see --base-url"):
+        ask(server, tmp_path)
+    assert (len(server.requests), lines(tmp_path)) == (1, [])
+    server.script, server.usual = [grade(), NO_COMPLETION[case]], grade()
+    assert ask(server, tmp_path)[0].answered == 6, "once it has been a judge, it is waited for"
+
+
+def test_errors_inside_a_reply_are_errors(server: JudgeServer, tmp_path: Path) -> None:
+    time = Time()
+    limit = body(b'{"error": {"message": "free-models-per-min", "code": 429}}')
+    provider = {"message": {"content": ""}, "finish_reason": "error", "error": {"code": 502, "message": "down"}}
+    server.script = [limit, body(json.dumps({"choices": [provider]}).encode()), grade()]
+    tally, _ = ask(server, tmp_path, QUESTIONS[:1], time=time)
+    assert (tally.answered, tally.calls, len(time.slept)) == (1, 3, 2)
+    server.usual = body(b'{"error": "model is not loaded"}')
+    assert ask(server, tmp_path / "b", QUESTIONS[:1])[0].faults == ("status 400: model is not loaded (1)",)
+
+
+def test_the_commonest_faults_are_named(server: JudgeServer, tmp_path: Path) -> None:
+    server.usual = body(completion(text="7"))
+    config = JudgeConfig(base_url=server.url, concurrency=1)
+    with pytest.raises(NoAnswerError, match=r"6 failed: no tool call \(6\); add --again to ask them again"):
+        consult([(FORM, QUESTIONS)], config, tmp_path / "replies.jsonl")
+    server.usual = grade()
+    with pytest.raises(NoAnswerError):
+        consult([(FORM, QUESTIONS)], config, tmp_path / "replies.jsonl")
+    assert consult([(FORM, QUESTIONS)], config, tmp_path / "replies.jsonl", again=True)[0].answered == 6
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1080", "foo://x"])
+def test_a_proxy_that_cannot_be_used_is_one_line(
+    server: JudgeServer, proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(InputError, match="the proxy that ALL_PROXY names cannot be used; "):
+        Judge(JudgeConfig(base_url=server.url))
 
 
 # The key
@@ -366,8 +482,7 @@ def test_the_key_is_in_no_file_and_no_message(server: JudgeServer, tmp_path: Pat
         grade(assessment=echo),
         body(completion(text=echo)),
         arguments(f'{{"{KEY}": 1}}'),
-        body(f"<html>{echo}".encode()),
-        body(b"x" * (2000 - len(KEY) + 3) + KEY.encode()),  # Where a raw reply is cut off.
+        body(completion(text="x" * (2000 - 143 - len(KEY) + 3) + KEY)),  # Where a raw reply is cut off.
     ]
     server.usual = error(401, f"{echo} {KEY * 20}")
     with pytest.raises(InputError) as caught:
@@ -398,9 +513,28 @@ def test_a_local_server_needs_no_key(server: JudgeServer, tmp_path: Path, monkey
     assert server.keys == ["Bearer none"]
 
 
-def test_secrets_in_an_address_are_not_kept() -> None:
-    config = JudgeConfig(base_url="https://me:secret@host:1/v1?token=secret")
-    assert config.server == "https://host:1/v1"
+@pytest.mark.parametrize("variable", [False, True])
+def test_secrets_in_an_address_are_shown_nowhere(
+    server: JudgeServer, tmp_path: Path, variable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"http://me:open-sesame@127.0.0.1:{server.server_port}/v1"
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    config = JudgeConfig(base_url=None if variable else address, concurrency=1)
+    assert config.server == server.url
+    server.script = [grade(assessment="open-sesame!")]
+    server.usual = error(401, "not open-sesame")
+    with pytest.raises(InputError, match=r"401: not \[key\]") as caught:
+        consult([(FORM, QUESTIONS)], config, tmp_path / "replies.jsonl")
+    assert "sesame" not in str(caught.value) + (tmp_path / "replies.jsonl").read_text()
+
+
+@pytest.mark.parametrize("address", ["localhost:1", "ftp://host", "http://", "http://a:b@:1", "http://x:99999"])
+def test_flag_and_variable_have_one_check(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"^base_url is not an address; write it like"):
+        JudgeConfig(base_url=address)
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    with pytest.raises(InputError, match=r"^OPENAI_BASE_URL is not an address; write it like"):
+        Judge(JudgeConfig())
 
 
 # A run that is cut off
@@ -420,7 +554,7 @@ def test_a_bound_that_is_used_up_by_a_lost_connection_names_it(server: JudgeServ
     server.usual = error(503)
     tally, _ = ask(server, tmp_path, max_calls=4)
     assert (tally.calls, tally.answered, tally.lost) == (4, 1, True)
-    assert tally.stopped == f"--max-calls 4 reached; the judge at {server.url} does not answer (status 503)"
+    assert tally.stopped == f"--max-calls 4 reached; the judge at {server.url} does not answer (status 503: no)"
 
 
 def test_a_bound_within_a_question_loses_no_reply(server: JudgeServer, tmp_path: Path) -> None:
@@ -514,7 +648,7 @@ def test_what_is_waited_for_is_told(server: JudgeServer, tmp_path: Path) -> None
     ledger.close()
     judge.close()
     assert told[1::2] == [None, None]
-    limit, status = f"the judge at {server.url} does not answer (rate limit)", "does not answer (status 503)"
+    limit, status = f"the judge at {server.url} does not answer (rate limit: no)", "does not answer (status 503: no)"
     assert told[0] == f"{limit}; trying again in 7 s, for 300 s at most"
     assert told[2] is not None
     assert f"{status}; trying again in 1 s, for 300 s at most" in told[2]
@@ -610,7 +744,7 @@ def test_the_estimate_says_what_the_run_then_does(
     ("option", "message"),
     [
         ({"judge": " "}, "judge is empty"),
-        ({"base_url": "localhost:1"}, "base_url is no address"),
+        ({"base_url": "localhost:1"}, "base_url is not an address"),
         ({"concurrency": 0}, "concurrency is 0"),
         ({"timeout": 0.0}, "timeout is 0"),
         ({"max_calls": -1}, "max_calls is -1"),

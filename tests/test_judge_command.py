@@ -16,7 +16,7 @@ from frailt import cli
 from frailt import console as progress
 from frailt.data.storyworld import stories
 from frailt.data.tokenizer import Tokenizer
-from frailt.evaluation.judge import run as judge_run
+from frailt.evaluation.judge import asking as judge_run
 from frailt.evaluation.judge.calibrate import REAL, SPOILED, both_orders, calibration, preference
 from frailt.evaluation.judge.grading import METRICS
 from frailt.files import write_json
@@ -141,8 +141,10 @@ def test_a_bounded_run_says_how_to_go_on(server: JudgeServer, run: Run, tmp_path
     server.script = [grade(plot=11)] * 3
     status, shown, err = run(*args, "--max-calls", "5", "--concurrency", "1")
     assert status == 0
-    assert "2 of 5 questions are open (--max-calls 5 reached); give the same command again to go on" in shown
-    assert "1 of 5 questions failed" in err
+    assert err.splitlines()[-1] == (
+        "2 of 5 questions answered; 1 failed: plot: less_than_equal (1); add --again to ask them again; "
+        "2 not asked: --max-calls 5 reached; give the same command again to go on"
+    )
     assert shown.splitlines()[1].split()[-1] == "2"
     assert run(*args)[0] == 0
     assert len(server.requests) == 5 + 2
@@ -231,7 +233,7 @@ BAD = [
     ("--calibrate --held-out held-out.txt --completions 400", "beginnings, not 400; give more stories or fewer"),
     ("--pairwise runs/plain runs/plain", "a model is named twice"),
     ("runs/plain --completions 0", "completions is 0"),
-    ("runs/plain --base-url localhost:11434", "base_url is no address"),
+    ("runs/plain --base-url localhost:11434", "base_url is not an address"),
     ("runs/plain --out runs", "runs holds other files and no results of a judge; choose another --out"),
     ("runs/nowhere", "runs/nowhere holds no model"),
 ]
@@ -330,7 +332,7 @@ def test_a_server_that_is_down_is_named_and_ends_in_an_error(
     assert last.startswith(f"frailt: 3 of 5 questions are open: {trouble}; what was answered is kept")
     assert "--base-url" in last
     assert "give the same command again" not in shown
-    assert f"3 not asked ({trouble})" in (tmp_path / "judge.md").read_text()
+    assert "3 not asked (--max-calls 2 reached)" in (tmp_path / "judge.md").read_text(), "a failed run leaves it be"
     assert run(*args)[0] == 0
     assert len(server.requests) == 5
 
@@ -372,9 +374,12 @@ def test_a_report_is_not_replaced_by_one_on_something_else(server: JudgeServer, 
     ]
 
 
-def test_a_report_without_grades_may_be_replaced(server: JudgeServer, run: Run, tmp_path: Path) -> None:
-    assert run("runs/plain", "--out", str(tmp_path), *WRITE, "--max-calls", "0", "--judge", "mistyped")[0] == 0
-    assert (tmp_path / "judge.md").exists()
+def test_without_a_grade_there_is_no_report(server: JudgeServer, run: Run, tmp_path: Path) -> None:
+    args = ("runs/plain", "--out", str(tmp_path), *WRITE, "--judge", "mistyped")
+    status, shown, err = run(*args, "--max-calls", "0")
+    assert (status, shown) == (1, "")
+    assert "none of 5 questions has an answer: 5 not asked: --max-calls 0 reached" in err
+    assert not (tmp_path / "judge.md").exists()
     assert run("runs/frailt", "--out", str(tmp_path), *WRITE)[0] == 0
 
 

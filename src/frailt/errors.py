@@ -10,11 +10,11 @@ class InputError(ValueError):
     """Bad input: the message names the problem and the way out, in one line. The command line prints it alone."""
 
 
-def excerpt(value: Any) -> str:
-    """Foreign text as a message may show it: one line without control characters, at most 80 characters long.
+def excerpt(value: Any, longest: int = LONGEST_EXCERPT) -> str:
+    """Foreign text as a message may show it: one line without control characters, at most ``longest`` characters.
 
     Strings are shown as they are, everything else by its ``repr``.
     """
     text = value if isinstance(value, str) else repr(value)
-    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: LONGEST_EXCERPT + 1])
-    return text if len(text) <= LONGEST_EXCERPT else text[: LONGEST_EXCERPT - 1] + "…"
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[: longest + 1])
+    return text if len(text) <= longest else text[: longest - 1] + "…"

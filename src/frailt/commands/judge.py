@@ -211,23 +211,13 @@ def _provenance() -> dict[str, Any]:
 
 
 def _finish(command: Any, tally: Any, name: str) -> None:
-    """Say what was not answered, and where the reports lie.
+    """Say what was not answered, and where the reports lie."""
+    from frailt.evaluation.judge.asking import summary
 
-    Raises:
-        ConnectionError: questions are open because the judge does not answer.
-    """
-    if tally.failed:
-        print(f"{tally.failed} of {tally.questions} questions failed: no reply to them was an answer", file=sys.stderr)
-    left = tally.questions - tally.answered - tally.failed
-    if left and not tally.lost:
-        print(f"{left} of {tally.questions} questions are open ({tally.stopped}); give the same command again to go on")
+    if rest := summary(tally):
+        print(f"{tally.answered} of {tally.questions} questions answered; {rest}", file=sys.stderr)
     figures = f"   Figures: {command.out / 'figure-6.png'}, figure-7.png" if name == "judge" else ""
     print(f"Report: {command.out / f'{name}.md'}   Replies: {command.out / 'replies.jsonl'}{figures}")
-    if tally.lost:
-        raise ConnectionError(
-            f"{left} of {tally.questions} questions are open: {tally.stopped}; what was answered is kept: mend the "
-            "connection or --base-url, and give the same command again"
-        )
 
 
 @contextmanager
@@ -235,20 +225,22 @@ def _asking() -> Iterator[Callable[[Any], None]]:
     """What shows where the asking stands, and says now and then what is wrong with the judge. Writes to stderr."""
     from frailt.console import LOG_SECONDS, ProgressLine
 
-    said, stopped = -math.inf, None
+    said, shown = -math.inf, set[str]()
     with ProgressLine() as line:
 
         def report(tally: Any) -> None:
-            nonlocal said, stopped
+            nonlocal said
+            refused = f", {tally.refused} refused" if tally.refused else ""
             state = (
-                f"{tally.answered}/{tally.questions} answered, {tally.failed} failed, {tally.calls} calls, "
+                f"{tally.answered}/{tally.questions} answered, {tally.failed} failed{refused}, {tally.calls} calls, "
                 f"{tally.prompt_tokens + tally.completion_tokens:,} tokens"
             )
-            line.show("asking", tally.answered + tally.failed, tally.questions, state)
-            if tally.stopped and tally.stopped != stopped:
-                stopped = tally.stopped
-                print(stopped, file=sys.stderr, flush=True)
-            elif tally.waiting and time.monotonic() - said > LOG_SECONDS:
+            line.show("asking", tally.questions - tally.open, tally.questions, state)
+            for note in (tally.notice and f"the judge refuses a question ({tally.notice})", tally.stopped):
+                if note and note not in shown:
+                    shown.add(note)
+                    print(note, file=sys.stderr, flush=True)
+            if tally.waiting and time.monotonic() - said > LOG_SECONDS:
                 said = time.monotonic()
                 print(tally.waiting, file=sys.stderr, flush=True)
 

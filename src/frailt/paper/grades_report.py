@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from frailt.errors import InputError
+from frailt.evaluation.judge.asking import Tally, consult
 from frailt.evaluation.judge.calibrate import summary
 from frailt.evaluation.judge.client import JudgeConfig
 from frailt.evaluation.judge.grading import METRICS, Form
 from frailt.evaluation.judge.judging import StoryConfig, Student, described, plain
 from frailt.evaluation.judge.ledger import Question
-from frailt.evaluation.judge.run import Tally, consult
 from frailt.files import read_json, write_json, write_text
 from frailt.paper.grades import KINDS, GradedModel, published_models, table_4, table_5
 from frailt.paper.grades_figures import draw_figure_6, draw_figure_7

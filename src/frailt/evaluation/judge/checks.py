@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from frailt.evaluation.judge import calibrate
+from frailt.evaluation.judge.asking import Asked, Tally, consult
 from frailt.evaluation.judge.beginnings import Beginning
 from frailt.evaluation.judge.calibrate import Calibration, Preference
 from frailt.evaluation.judge.client import JudgeConfig
@@ -12,7 +13,6 @@ from frailt.evaluation.judge.grading import METRICS, Form, compare_form
 from frailt.evaluation.judge.judging import StoryConfig, Student, described, plain
 from frailt.evaluation.judge.ledger import Question
 from frailt.evaluation.judge.offline import Facts, Offline
-from frailt.evaluation.judge.run import Asked, Tally, consult
 from frailt.files import write_json, write_text
 from frailt.paper.grades_report import markdown_table
 from frailt.statistics import Mean

@@ -2,32 +2,40 @@
 
 The key comes from the environment variable ``OPENAI_API_KEY`` and from nowhere else, and leaves this file only in the
 header of a request. Whatever a server sends back goes through `Judge.clean` before it is stored or shown: a server may
-echo the key.
+echo the key, or a password in its address.
 """
 
+import json
 import math
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 
+import httpx2
 import openai
 
-from frailt.errors import InputError
-from frailt.evaluation.judge.grading import Form, Reply, read_reply
+from frailt.errors import InputError, excerpt
+from frailt.evaluation.judge.grading import FaultError, Form, Reply, is_completion, parse_object, read_reply
 
-KEY_VARIABLE = "OPENAI_API_KEY"
+KEY_VARIABLE, URL_VARIABLE = "OPENAI_API_KEY", "OPENAI_BASE_URL"
 OPENAI_URL = "https://api.openai.com/v1"
 SECRET = 8
 """Characters from which a key is one; servers that need none are given words like "none"."""
-LONGEST_REPLY = 1 << 20
+LARGEST_REPLY = 1 << 20
 """Bytes after which a reply is taken for a fault of the server."""
+LONGEST_WORDS = 240
+"""Characters of a server's own words that a message shows."""
 LONGEST_WAIT = 900.0
 """Seconds that a rate limit may ask for; beyond, the run stops and says so."""
+
+_OF_ALL_QUESTIONS = re.compile(r"\btools?\b|\btool_choice\b|\bfunctions?\b|--jinja|\btemperature\b", re.IGNORECASE)
+"""What an error names where it is about how every question is asked, and not about one of them."""
+_ENDING = frozenset({401, 402, 404, 405, 407, 410})
+"""Statuses that every other question would meet too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,8 +58,8 @@ class JudgeConfig:
     def __post_init__(self) -> None:
         if not self.judge.strip():
             raise InputError("judge is empty; name a model")
-        if self.base_url is not None and urlsplit(self.base_url).scheme not in ("http", "https"):
-            raise InputError("base_url is no address; write it like http://localhost:11434/v1")
+        if self.base_url is not None:
+            _address(self.base_url, "base_url")
         if self.judge_temperature is not None and not 0 <= self.judge_temperature <= 2:
             raise InputError(f"judge_temperature is {self.judge_temperature}; it must be from 0 to 2")
         if not 1 <= self.concurrency <= 64:
@@ -62,15 +70,31 @@ class JudgeConfig:
             raise InputError(f"max_calls is {self.max_calls}; it must not be negative")
 
     @property
-    def url(self) -> str:
-        """Where calls go."""
-        return self.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
+    def url(self) -> httpx2.URL:
+        """Where calls go. It may hold a password: show ``server`` instead.
+
+        Raises:
+            InputError: the environment names something else than an address.
+        """
+        if self.base_url is not None:
+            return _address(self.base_url, "base_url")
+        return _address(os.environ.get(URL_VARIABLE) or OPENAI_URL, URL_VARIABLE)
 
     @property
     def server(self) -> str:
-        """The same without what may be secret in it."""
-        parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        """The address without what may be secret in it: user, password and query."""
+        return str(self.url.copy_with(userinfo=b"", query=None, fragment=None))
+
+
+def _address(text: str, source: str) -> httpx2.URL:
+    # The text is not quoted: it may hold a password.
+    try:
+        url = httpx2.URL(text)
+    except httpx2.InvalidURL:
+        url = None
+    if url is None or url.scheme not in ("http", "https") or not url.host or (url.port or 0) >= 1 << 16:
+        raise InputError(f"{source} is not an address; write it like http://localhost:11434/v1")
+    return url
 
 
 def read_key(config: JudgeConfig) -> str:
@@ -80,7 +104,7 @@ def read_key(config: JudgeConfig) -> str:
         InputError: the server needs a key and the environment has none, or not a usable one.
     """
     key = os.environ.get(KEY_VARIABLE, "").strip()
-    if not key and urlsplit(config.url).hostname == urlsplit(OPENAI_URL).hostname:
+    if not key and config.url.host == httpx2.URL(OPENAI_URL).host:
         raise InputError(
             f"the judge needs a key: set {KEY_VARIABLE} in the environment, or name another server with --base-url"
         )
@@ -97,19 +121,38 @@ class TryAgainError(Exception):
         self.seconds = seconds
 
 
+class RephrasedError(Exception):
+    """The server does not take the form of the request; the next call has another one."""
+
+
+class RefusedError(Exception):
+    """The server refuses this question, and may answer others."""
+
+
 class Judge:
     """A judge that can be asked. Several threads may ask at once.
 
     Raises:
-        InputError: as `read_key`.
+        InputError: as `read_key`, or the environment names a proxy that cannot be used.
     """
 
     def __init__(self, config: JudgeConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.config, self.clock, self._key = config, clock, read_key(config)
-        # Its own retries are off: run.py counts calls, and waits for all threads at once.
-        self._client = openai.OpenAI(
-            api_key=self._key or "none", base_url=config.url, max_retries=0, timeout=config.timeout
-        )
+        self.config, self.clock, key = config, clock, read_key(config)
+        url = config.url
+        self._secrets = [secret for secret in (key, url.password, url.query.decode()) if len(secret) >= SECRET]
+        self._names_tool = True
+        """Whether a request names the function that must be called; else it says that one must be."""
+        self._known = False
+        """Whether this server has ever sent a chat completion."""
+        try:
+            # Its own retries are off: asking.py counts calls, and waits for all threads at once.
+            self._client = openai.OpenAI(api_key=key or "none", base_url=url, max_retries=0, timeout=config.timeout)
+        except (ImportError, ValueError, httpx2.InvalidURL) as error:
+            proxies = [name for name in os.environ if name.lower() in ("all_proxy", "http_proxy", "https_proxy")]
+            way_out = "run `pip install socksio`, or unset it" if isinstance(error, ImportError) else "mend or unset it"
+            raise InputError(
+                f"the proxy that {' or '.join(sorted(proxies)) or 'the system'} names cannot be used; {way_out}"
+            ) from None
 
     def close(self) -> None:
         """Give connections back."""
@@ -120,9 +163,14 @@ class Judge:
 
         Raises:
             TryAgainError: the same call may succeed later.
-            InputError: it will not.
+            RephrasedError: a call now may succeed.
+            RefusedError: it will not, and others may.
+            InputError: no call will.
         """
+        named = self._names_tool
         request: dict[str, Any] = {"model": self.config.judge, **form.request(beginning, *completions)}
+        if not named:
+            request["tool_choice"] = "required"
         if self.config.judge_temperature is not None:
             request["temperature"] = self.config.judge_temperature
         started = self.clock()
@@ -134,13 +182,16 @@ class Judge:
         except openai.APITimeoutError:
             trouble = TryAgainError("timed out")
         except openai.APIStatusError as error:
-            trouble = self._refusal(error)
-        except Exception as error:
-            # Connections break with the exceptions of whatever HTTP library is below; a later try may not.
+            trouble = self._trouble(error.status_code, _error(error.response.text), error.response.headers, named)
+        except (openai.APIError, httpx2.HTTPError, OSError) as error:
             trouble = TryAgainError(_broken(error))
         else:
             # Cleaned before anything is cut off it: half a key would not be found any more.
-            return read_reply(self.clean(body.decode(errors="replace")), form, self.clock() - started)
+            text = self.clean(body.decode("utf-8-sig", errors="replace"))
+            result = self._reply(text, form, self.clock() - started, named)
+            if isinstance(result, Reply):
+                return result
+            trouble = result
         raise trouble  # Out here, so that it carries no other exception, which would carry what the server said.
 
     def _body(self, request: dict[str, Any], started: float) -> bytes:
@@ -149,47 +200,83 @@ class Judge:
         with self._client.chat.completions.with_streaming_response.create(**request) as response:
             for block in response.iter_bytes():
                 body += block
-                if len(body) > LONGEST_REPLY:
-                    return body[:LONGEST_REPLY]  # No JSON any more, so a fault.
+                if len(body) > LARGEST_REPLY:
+                    return body[:LARGEST_REPLY]  # Not JSON any more, so trouble.
                 if self.clock() - started > self.config.timeout:
                     raise TryAgainError("timed out")
         return body
 
+    def _reply(self, text: str, form: Form, seconds: float, named: bool) -> Reply | Exception:
+        """What was sent with status 200, as a reply or as what is wrong with the server."""
+        try:
+            value = parse_object(text, "the reply")
+        except FaultError:
+            value = {}
+        match value:
+            case {"choices": [{"error": dict()}, *_]}:
+                error = _error(json.dumps(value["choices"][0]))
+            case {"error": dict() | str()}:
+                error = _error(text)
+            case _ if is_completion(value):
+                self._known = True
+                return read_reply(value, text, form, seconds)
+            case _:
+                reason = f"it sends no chat completion but {self._words(_error(text).words) or 'nothing'}"
+                if self._known:
+                    return TryAgainError(reason)
+                return InputError(f"{self.config.server} is not a judge: {reason}; see --base-url")
+        status = error.code if isinstance(error.code, int) and 400 <= error.code < 600 else 400
+        return self._trouble(status, error, {}, named)
+
     def clean(self, value: Any) -> Any:
-        """The value with the key taken out, wherever in it that stands."""
+        """The value with key and password taken out, wherever in it they stand."""
         match value:
             case str():
-                return value.replace(self._key, "[key]") if len(self._key) >= SECRET else value
+                for secret in self._secrets:
+                    value = value.replace(secret, "[key]")
+                return value
             case dict():
-                return {self.clean(name): self.clean(one) for name, one in value.items()}
+                return {self.clean(name): self.clean(inner) for name, inner in value.items()}
             case list():
-                return [self.clean(one) for one in value]
+                return [self.clean(inner) for inner in value]
         return value
 
-    def _refusal(self, error: openai.APIStatusError) -> Exception:
-        status, config = error.status_code, self.config
-        code = str(error.code or "")
-        if status == 429 and code != "insufficient_quota":
-            return self._wait("rate limit", error)
-        if status in (408, 409, 425) or status >= 500:
-            return self._wait(f"status {status}", error)
-        said = " ".join(self.clean(_message(error.body)).split())[:200]
+    def _words(self, text: str) -> str:
+        return excerpt(" ".join(self.clean(text).split()), LONGEST_WORDS)
+
+    def _trouble(self, status: int, error: "_Error", headers: Mapping[str, str], named: bool) -> Exception:
+        """What an error means for this question and for the others."""
+        config, words = self.config, self._words(error.words)
+        reason = f"status {status}{': ' + words if words else ''}"
+        if status == 429 and error.code != "insufficient_quota":
+            return self._wait(f"rate limit{': ' + words if words else ''}", headers)
+        if named and status in (400, 422, 500, 501) and "tool_choice" in f"{error.parameter} {error.words}":
+            # LM Studio and others take a word only; with one function, "required" says the same.
+            self._names_tool = False
+            return RephrasedError(reason)
+        of_all = bool(_OF_ALL_QUESTIONS.search(f"{error.parameter} {error.words}")) and not self._known
+        if status in (408, 409, 425) or (status >= 500 and not of_all):
+            return self._wait(reason, headers)
+        if status not in _ENDING and status != 429 and not of_all:
+            return RefusedError(reason)
         way_out = {
             401: f"set {KEY_VARIABLE} to a key that {config.server} takes",
-            403: f"set {KEY_VARIABLE} to a key that may use {config.judge}",
+            402: "its account has no credit left",
             404: "name a model that the server has with --judge, and its address with --base-url",
             429: "its account has no credit left",
         }.get(status, "see --judge, --base-url and --judge-temperature")
-        return InputError(f"{config.server} refuses (status {status}{': ' + said if said else ''}); {way_out}")
+        return InputError(f"{config.server} refuses ({reason}); {way_out}")
 
-    def _wait(self, reason: str, error: openai.APIStatusError) -> Exception:
-        seconds = retry_after(error.response.headers, time.time)
+    def _wait(self, reason: str, headers: Mapping[str, str]) -> Exception:
+        seconds = retry_after(headers, time.time)
         if seconds is not None and seconds > LONGEST_WAIT:
-            return InputError(f"{self.config.server} asks to wait {seconds:.0f} s; give the same command again later")
+            return InputError(
+                f"{self.config.server} asks to wait {min(seconds, 1e9):.0f} s; give the same command again later"
+            )
         return TryAgainError(reason, seconds)
 
 
-def retry_after(headers: Any, now: Callable[[], float]) -> float | None:
+def retry_after(headers: Mapping[str, str], now: Callable[[], float]) -> float | None:
     """Seconds that a server asks to wait: a number, or a date; None where it does not say."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name)
@@ -200,7 +287,7 @@ def retry_after(headers: Any, now: Callable[[], float]) -> float | None:
         except ValueError:
             try:
                 seconds = parsedate_to_datetime(value).timestamp() - now()
-            except (ValueError, OverflowError):
+            except (ValueError, OverflowError, OSError):
                 continue
         if not math.isnan(seconds):
             return max(0.0, seconds)
@@ -217,9 +304,37 @@ def _broken(error: BaseException) -> str:
     return f"the connection broke: {type(error).__name__}"
 
 
-def _message(body: Any) -> str:
-    """What an error's body says, if it says it in the usual place."""
+@dataclass(frozen=True, slots=True)
+class _Error:
+    """What the body of an error says."""
+
+    words: str
+    code: int | str | None = None
+    parameter: str = ""
+
+
+def _error(text: str) -> _Error:
+    """Read the body of an error as OpenAI's protocol, FastAPI, or the gateways before them write it."""
+    text = text[:LARGEST_REPLY]
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError):
+        # A page, mostly: its text, without its markup.
+        return _Error(re.sub(r"<[^<>]*>", " ", re.sub(r"(?is)<(script|style)\b.*?</\1>", " ", text[:4096])))
     match body:
-        case {"message": str(said)} | {"error": {"message": str(said)}} | {"error": str(said)}:
-            return said
-    return ""
+        case {"error": dict(inner)}:
+            body = inner
+        case {"error": str(words)}:
+            return _Error(words)
+    match body:
+        case {"detail": [*entries]}:
+            shown = [
+                f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}"
+                for entry in entries[:3]
+                if isinstance(entry, dict) and isinstance(entry.get("loc"), list) and isinstance(entry.get("msg"), str)
+            ]
+            return _Error("; ".join(shown) or text)
+        case {"message": str(words)} | {"detail": str(words)}:
+            code, parameter = body.get("code"), body.get("param")
+            return _Error(words, code if isinstance(code, int | str) else None, str(parameter or ""))
+    return _Error(text)

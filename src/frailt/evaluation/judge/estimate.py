@@ -4,9 +4,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from frailt.evaluation.judge.asking import Asked
 from frailt.evaluation.judge.client import OPENAI_URL, JudgeConfig
-from frailt.evaluation.judge.ledger import ASKS, Ledger
-from frailt.evaluation.judge.run import Asked
+from frailt.evaluation.judge.ledger import ASKS, Replies
 
 PRICES_OF = "2025-04"
 """When the prices were noted. They change: the bill is the provider's."""
@@ -50,25 +50,18 @@ class Estimate:
 
 
 def estimate(asked: Asked, config: JudgeConfig, path: Path) -> Estimate:
-    """The cost of what the ledger at ``path`` has no answer to; it need not exist."""
-    ledger = Ledger(path) if path.exists() else None
-    try:
-        return _estimate(asked, config, ledger)
-    finally:
-        if ledger is not None:
-            ledger.close()
-
-
-def _estimate(asked: Asked, config: JudgeConfig, ledger: Ledger | None) -> Estimate:
-    calls, characters = 0, 0
-    for form, questions in asked:
-        keyed = {question.key(form, config): question for question in questions}
-        for key, question in keyed.items():
-            if ledger is None or ledger.open(key):
-                calls += 1
-                characters += len(json.dumps(form.request(question.beginning, *question.completions)))
-    read, written = round(characters / CHARACTERS_A_TOKEN), calls * TOKENS_AN_ANSWER
-    return Estimate(calls=calls, prompt_tokens=read, completion_tokens=written, price=price_of(config, read, written))
+    """The cost of what the ledger at ``path`` has no answer to. It need not exist, and is only read."""
+    replies = Replies(path)
+    keyed = {question.key(form, config): (form, question) for form, questions in asked for question in questions}
+    requests = [
+        json.dumps(form.request(question.beginning, *question.completions))
+        for key, (form, question) in keyed.items()
+        if replies.open(key)
+    ]
+    read, written = round(sum(map(len, requests)) / CHARACTERS_A_TOKEN), len(requests) * TOKENS_AN_ANSWER
+    return Estimate(
+        calls=len(requests), prompt_tokens=read, completion_tokens=written, price=price_of(config, read, written)
+    )
 
 
 def price_of(config: JudgeConfig, prompt_tokens: int, completion_tokens: int) -> float | None:

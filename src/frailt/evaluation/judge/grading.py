@@ -86,26 +86,35 @@ class Reply:
     """As the server counts; None where it does not say."""
     completion_tokens: int | None
     seconds: float
+    refused: bool = False
+    """Whether the server would not take the question at all; ``fault`` has its words."""
 
 
 class FaultError(Exception):
     """A reply that is no answer."""
 
 
-def read_reply(body: str, form: Form, seconds: float) -> Reply:
-    """Read the body of a chat completion."""
-    usage: dict[str, Any] = {}
+def is_completion(reply: dict[str, Any]) -> bool:
+    """Whether a body is a chat completion, with or without an answer in it."""
+    match reply:
+        case {"choices": [{"message": dict()}, *_]}:
+            return True
+    return False
+
+
+def read_reply(reply: dict[str, Any], text: str, form: Form, seconds: float) -> Reply:
+    """Read a chat completion; ``text`` is the same as it was sent."""
+    usage = reply["usage"] if isinstance(reply.get("usage"), dict) else {}
     answer, fault = None, None
     try:
-        reply = _object(body, "the reply")
-        usage = usage if not isinstance(reply.get("usage"), dict) else reply["usage"]
         answer = _answer(_arguments(reply, form.tool), form)
     except FaultError as error:
-        fault = str(error)
+        cut_off = reply["choices"][0].get("finish_reason") == "length"
+        fault = f"{error}{', cut off at the limit of tokens' if cut_off else ''}"
     return Reply(
         answer=answer,
         fault=fault,
-        raw=body[:2000] if fault else None,
+        raw=text[:2000] if fault else None,
         prompt_tokens=_tokens(usage.get("prompt_tokens")),
         completion_tokens=_tokens(usage.get("completion_tokens")),
         seconds=seconds,
@@ -119,38 +128,42 @@ def _arguments(reply: dict[str, Any], tool: str) -> Any:
             pass
         case _:
             raise FaultError("no tool call")
-    found = []
+    arguments = []
     for call in calls:
         match call:
-            case {"function": {"name": str(name), "arguments": arguments}} if name == tool:
-                found.append(arguments)
-    if len(found) != 1 or len(calls) != 1:
-        raise FaultError(f"not one call of {tool} but {len(calls)} calls, {len(found)} of it")
-    return found[0]
+            case {"function": {"name": str(name), "arguments": value}} if name == tool:
+                arguments.append(value)
+    if len(arguments) != 1 or len(calls) != 1:
+        raise FaultError(f"not one call of {tool} but {len(calls)} calls, {len(arguments)} of it")
+    return arguments[0]
 
 
 def _answer(arguments: Any, form: Form) -> dict[str, Any]:
     # A string of JSON by the protocol; some servers hand the object itself over.
-    values = _object(arguments, "the call") if isinstance(arguments, str) else arguments
+    values = parse_object(arguments, "the call") if isinstance(arguments, str) else arguments
     try:
         return form.answer.model_validate(values).model_dump()
     except ValidationError as error:
         faults = []
-        for one in error.errors(include_input=False, include_url=False, include_context=False):
-            field = str(one["loc"][0]) if one["loc"] else "the call"
-            known = field in form.answer.model_fields or not one["loc"]
-            faults.append(f"{field if known else 'an unknown field'}: {one['type']}")
+        for item in error.errors(include_input=False, include_url=False, include_context=False):
+            field = str(item["loc"][0]) if item["loc"] else "the call"
+            known = field in form.answer.model_fields or not item["loc"]
+            faults.append(f"{field if known else 'an unknown field'}: {item['type']}")
         raise FaultError("; ".join(sorted(set(faults)))) from None
 
 
-def _object(text: str, what: str) -> dict[str, Any]:
-    """Read JSON and nothing like it: no NaN, no name twice in one object, no depth that ends the program."""
+def parse_object(text: str, what: str) -> dict[str, Any]:
+    """Read JSON and nothing like it: no NaN, no name twice in one object, no depth that ends the program.
+
+    Raises:
+        FaultError: ``what`` is not a JSON object.
+    """
     try:
         value = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse)
     except (ValueError, RecursionError):
         raise FaultError(f"{what} is not JSON") from None
     if not isinstance(value, dict):
-        raise FaultError(f"{what} is no JSON object")
+        raise FaultError(f"{what} is not a JSON object")
     return value
 
 
@@ -165,8 +178,11 @@ def _refuse(constant: str) -> Any:
 
 
 def _tokens(value: Any) -> int | None:
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
 
+
+MOST_TOKENS = 2**40
+"""A server that counts more for one reply cannot count."""
 
 Clean = Callable[[Any], Any]
 """Takes every trace of the key out of a value that is to be stored or shown."""

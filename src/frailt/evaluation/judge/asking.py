@@ -3,13 +3,22 @@
 import math
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from frailt.evaluation.judge.client import Judge, JudgeConfig, TryAgainError
+from frailt.errors import excerpt
+from frailt.evaluation.judge.client import (
+    LONGEST_WORDS,
+    Judge,
+    JudgeConfig,
+    RefusedError,
+    RephrasedError,
+    TryAgainError,
+)
 from frailt.evaluation.judge.grading import Form, Reply
 from frailt.evaluation.judge.ledger import Ledger, Question, answers
 
@@ -38,6 +47,12 @@ class Tally:
     prompt_tokens: int
     """Of all replies in the ledger, as far as the server counts."""
     completion_tokens: int
+    refused: int = 0
+    """Not taken by the server, which took others."""
+    faults: tuple[str, ...] = ()
+    """What was wrong with those that failed or were refused, the commonest first, with its number in brackets."""
+    notice: str | None = None
+    """The server's words to the last question that it refused."""
     waiting: str | None = None
     """What went wrong with the last call, while it is to be tried again, and for how long."""
     stopped: str | None = None
@@ -45,29 +60,71 @@ class Tally:
     lost: bool = False
     """Whether questions are left over because the judge does not answer, whatever stopped the run in the end."""
 
+    @property
+    def open(self) -> int:
+        """Questions that are left over."""
+        return self.questions - self.answered - self.failed - self.refused
+
+
+class NoAnswerError(ConnectionError):
+    """The judge answered nothing, or stopped answering. What it had answered is in the ledger."""
+
 
 def consult(
     asked: Asked,
     config: JudgeConfig,
     path: Path,
     *,
+    again: bool = False,
     report: Callable[[Tally], None] = lambda tally: None,
 ) -> tuple[Tally, list[list[dict[str, Any]]]]:
     """Ask whatever the ledger at ``path`` has no answer to, and give all answers that there are, by form.
 
+    Args:
+        asked: as for `ask_all`.
+        config: the judge.
+        path: the ledger.
+        again: ask the questions again too that failed or were refused.
+        report: as for `ask_all`.
+
     Raises:
+        NoAnswerError: there is not one answer, or questions are open because the judge does not answer.
         InputError: as `ask_all`, or there is no key, or another process holds the ledger.
     """
     judge = Judge(config)
     try:
-        ledger = Ledger(path, judge.clean)
+        ledger = Ledger(path, judge.clean, again=again)
         try:
             tally = ask_all(asked, judge, ledger, report=report)
-            return tally, [answers(ledger, questions, form, config) for form, questions in asked]
+            known = [answers(ledger, questions, form, config) for form, questions in asked]
         finally:
             ledger.close()
     finally:
         judge.close()
+    if tally.lost:
+        raise NoAnswerError(
+            f"{tally.open} of {tally.questions} questions are open: {tally.stopped}; what was answered is kept: mend "
+            "the connection or --base-url, and give the same command again"
+        )
+    if tally.questions and not tally.answered:
+        raise NoAnswerError(f"none of {tally.questions} questions has an answer: {summary(tally)}")
+    return tally, known
+
+
+def summary(tally: Tally) -> str:
+    """What became of the questions without an answer, and what to do; empty where all have one."""
+    notes = []
+    if tally.failed or tally.refused:
+        numbers = [
+            f"{tally.failed} failed" if tally.failed else "",
+            f"{tally.refused} refused" if tally.refused else "",
+        ]
+        notes.append(
+            f"{' and '.join(filter(None, numbers))}: {'; '.join(tally.faults[:3])}; add --again to ask them again"
+        )
+    if tally.open:
+        notes.append(f"{tally.open} not asked: {tally.stopped}; give the same command again to go on")
+    return "; ".join(notes)
 
 
 def ask_all(
@@ -88,7 +145,8 @@ def ask_all(
         sleep: waits for a number of seconds; unset: a wait that ends when the run is stopped.
 
     Raises:
-        InputError: the server refuses, and would again. What was answered by then is in the ledger.
+        InputError: the server refuses, and would refuse every other question. What was answered by then is in the
+            ledger.
     """
     return _Run(asked, judge, ledger, report, sleep).go()
 
@@ -110,6 +168,8 @@ class _Run:
         self.lost = False
         self.trouble: str | None = None
         self.waiting: str | None = None
+        self.refused: dict[str, str] = {}
+        """The server's words to the questions that it refused in this run, by key."""
         self.calls = 0
         self.not_before = self.give_up = judge.clock()
 
@@ -126,37 +186,67 @@ class _Run:
         finally:
             self.halt(self.trouble or f"the judge at {self.judge.config.server} did not answer them", lost=True)
             pool.shutdown(cancel_futures=True)
+            self.keep_refusals()
         for task in tasks:
             if not task.cancelled():
                 task.result()
         return self.tally()
 
+    def keep_refusals(self) -> None:
+        """Write them down if the judge takes questions at all: else it is not the questions that are refused."""
+        if any(self.ledger.answer(key) is not None for key in self.keyed):
+            for key, words in self.refused.items():
+                form, question = self.keyed[key]
+                refusal = Reply(
+                    answer=None,
+                    fault=words,
+                    raw=None,
+                    prompt_tokens=None,
+                    completion_tokens=None,
+                    seconds=0.0,
+                    refused=True,
+                )
+                self.ledger.add(question, form, self.judge.config, refusal)
+
     def tally(self) -> Tally:
-        states = [self.ledger.answer(key) is not None for key in self.keyed]
-        failed = sum(self.ledger.failed(key) for key in self.keyed)
-        done = sum(states) + failed == len(states)
+        answered = sum(self.ledger.answer(key) is not None for key in self.keyed)
+        failed = [fault for key in self.keyed if (fault := self.ledger.fault(key)) is not None]
+        refused = [
+            words for key in self.keyed if (words := self.refused.get(key) or self.ledger.refusal(key)) is not None
+        ]
+        faults = Counter(excerpt(fault, LONGEST_WORDS) for fault in (*failed, *refused)).most_common()
+        done = answered + len(failed) + len(refused) == len(self.keyed)
         return Tally(
-            questions=len(states),
-            answered=sum(states),
-            failed=failed,
+            questions=len(self.keyed),
+            answered=answered,
+            failed=len(failed),
             calls=self.calls,
             prompt_tokens=self.ledger.spent["prompt_tokens"],
             completion_tokens=self.ledger.spent["completion_tokens"],
+            refused=len(refused),
+            faults=tuple(f"{fault} ({number})" for fault, number in faults),
+            notice=next(reversed(self.refused.values()), None),
             waiting=None if done or self.reason else self.waiting,
             stopped=None if done else self.reason,
             lost=self.lost and not done,
         )
 
     def settle(self, key: str) -> None:
-        """Ask a question until it has an answer or has failed."""
+        """Ask a question until it has an answer, has failed or is refused."""
+        form, question = self.keyed[key]
         try:
-            while self.ledger.open(key) and not self.stop.is_set():
-                form, question = self.keyed[key]
-                reply = self.reply(form, question)
-                if reply is None:
+            while self.ledger.open(key) and key not in self.refused and not self.stop.is_set():
+                try:
+                    result = self.reply(form, question)
+                except RefusedError as refusal:
+                    result = str(refusal)
+                if result is None:
                     return
                 with self.lock:
-                    self.ledger.add(question, form, self.judge.config, reply)
+                    if isinstance(result, Reply):
+                        self.ledger.add(question, form, self.judge.config, result)
+                    else:
+                        self.refused[key] = result
                     self.trouble = self.waiting = None
                     self.report(self.tally())
         except BaseException:
@@ -164,17 +254,21 @@ class _Run:
             raise
 
     def reply(self, form: Form, question: Question) -> Reply | None:
-        """One reply, with as many tries as it takes; None where the run is over or the server stays silent."""
+        """One reply, with as many tries as it takes; None where the run is over or the server stays silent.
+
+        Raises:
+            RefusedError: the server does not take this question.
+        """
         for attempt in range(TRIES):
             self.wait_for_turn()
             if not self.may_call():
                 return None
             try:
-                reply = self.judge.ask(form, question.beginning, *question.completions)
+                return self.judge.ask(form, question.beginning, *question.completions)
+            except RephrasedError:
+                continue
             except TryAgainError as trouble:
                 self.bear(trouble, attempt)
-            else:
-                return reply
         return None
 
     def bear(self, trouble: TryAgainError, attempt: int) -> None:
