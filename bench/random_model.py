@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from frailt.data.tokenizer import FIXED, Tokenizer
+from frailt.data.bpe import BPE, FIXED
+from frailt.data.tokenizer import Tokenizer
 from frailt.model.config import ModelConfig, weight_shapes
 from frailt.model.stored import StoredModel
 
@@ -22,4 +23,4 @@ def random_model(shape: str, dim: int, vocab: int, context: int) -> StoredModel:
 
 def empty_tokenizer(vocab: int) -> Tokenizer:
     """One of so many pieces, none of which is ever found in a text."""
-    return Tokenizer([*FIXED, "▁", *(f"p{i}" for i in range(vocab - len(FIXED) - 1))], [])
+    return BPE([*FIXED, "▁", *(f"p{i}" for i in range(vocab - len(FIXED) - 1))], [])

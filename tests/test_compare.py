@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from shared_data import SHARED
 
 from frailt.data.corpus import Batch, Corpus, TokenFile
-from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
 from frailt.evaluation.loss import stream_loss, token_losses
 from frailt.model.checkpoint import load_model
@@ -289,7 +288,7 @@ def test_the_interval_is_over_the_stories_own_tokens(made: Made, corpus: Corpus)
     """BOS counts to the story that it begins."""
     result, out, _ = made
     tokens = np.asarray(corpus.valid.tokens)
-    starts = [0, *(i - 1 for i in np.flatnonzero(tokens == Tokenizer.bos) if i > 0)]
+    starts = [0, *(i - 1 for i in np.flatnonzero(tokens == corpus.manifest.bos) if i > 0)]
 
     def by_story(name: str) -> np.ndarray:
         runs = [token_losses(load_model(out / "runs" / run_name(name, seed)), tokens) for seed in SEEDS]

@@ -19,9 +19,10 @@ import pytest
 from shared_data import STORIES, TOK512, needs_shared
 
 from frailt.data import hub, shards
+from frailt.data.bpe import BOS, BPE
 from frailt.data.corpus import Corpus
 from frailt.data.prepare import PrepareConfig, _Split, prepare
-from frailt.data.tokenizer import BOS, Tokenizer
+from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
 
 
@@ -144,9 +145,9 @@ def test_a_script_without_a_main_guard_and_more_text_than_a_chunk(tmp_path: Path
 
 
 def test_a_large_vocabulary_takes_four_bytes_a_token(config: PrepareConfig, tmp_path: Path) -> None:
-    small = Tokenizer.train(some_stories(100), vocab_size=300)
+    small = BPE.train(some_stories(100), vocab_size=300)
     rare = [chr(0x4E00 + i) + chr(0x4E00 + k) for i in range(300) for k in range(300)]
-    large = Tokenizer([*small.pieces, *rare], small.merges)
+    large = BPE([*small.pieces, *rare], small.merges)
     assert large.vocab_size > 1 << 16
     large.save(tmp_path / "large.json")
     made = prepare(replace(config, tokenizer=tmp_path / "large.json"))

@@ -2,6 +2,9 @@
 
 import json
 import re
+import signal
+import struct
+import threading
 from itertools import islice
 from pathlib import Path
 
@@ -11,14 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared_data import STORIES, TOK512, needs_shared
 
+from frailt.data.bpe import BOS, BPE, FIXED, SPACE, interruptible
 from frailt.data.text import read_stories
-from frailt.data.tokenizer import BOS, FIXED, SPACE, Tokenizer
+from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
 
 TEXT = """Lily and Ben went to the park. They saw a big red ball, and they played with it all day.
 "Look!" said Lily. "The ball is so big!" Ben said, "Yes, and it is red. I like the ball."
 Then the sun went down, and they went home. The end. They had 12 apples and 12 pears, 1212 in all."""
-OWN = Tokenizer.train([TEXT], vocab_size=330)
+OWN = BPE.train([TEXT], vocab_size=330)
 
 # Characters that a tokenizer may trip over, and words that have pieces.
 tricky = st.lists(
@@ -56,7 +60,7 @@ def test_any_tokens_decode_the_same_streamed_or_not(ids: list[int]) -> None:
 
 
 def test_pieces_of_several_spaces_lose_one_at_the_start() -> None:
-    wide = Tokenizer([*FIXED, "▁", "▁▁", "a"], [("▁", "▁")])
+    wide = BPE([*FIXED, "▁", "▁▁", "a"], [("▁", "▁")])
     for text in ("a", " a", "  a", "   a  ", " "):
         assert wide.decode(wide.encode(text)) == text
 
@@ -142,9 +146,40 @@ def test_a_saved_tokenizer_comes_back(tmp_path: Path) -> None:
     assert other.decode(OWN.encode(TEXT + " 🙂")) == TEXT + " 🙂"
 
 
+def test_of_several_tokenizers_the_one_that_fits_is_taken(tmp_path: Path) -> None:
+    for size in (280, 300, 320):
+        tokenizer = BPE.train([TEXT], vocab_size=size)
+        (tmp_path / f"tok{size}.bin").write_bytes(llama2c_form(tokenizer))
+    assert Tokenizer.load(tmp_path).vocab_size == 280
+    assert Tokenizer.load(tmp_path, 300).digest == BPE.train([TEXT], vocab_size=300).digest
+    with pytest.raises(InputError, match=r"no tokenizer of 310 pieces: tok280.bin has 280, tok300.bin has 300"):
+        Tokenizer.load(tmp_path, 310)
+
+
+def test_half_a_surrogate_pair_is_no_text() -> None:
+    with pytest.raises(InputError, match="half a surrogate pair"):
+        OWN.encode("a\ud83d")
+
+
+def test_training_takes_time_linear_in_the_length_of_a_word() -> None:
+    # Quadratic, this would be minutes.
+    assert BPE.train(["=" * 2_000_000, "x" * 2_000_000], vocab_size=300).vocab_size < 300
+
+
+def llama2c_form(tokenizer: BPE) -> bytes:
+    """A tokenizer as llama2.c's tokenizer.py exports it from SentencePiece."""
+    pieces = ["<unk>", "\n<s>\n", "\n</s>\n", *(piece.replace("▁", " ") for piece in tokenizer.pieces[3:])]
+    encoded = [piece.encode() for piece in pieces]
+    rows = [
+        struct.pack("<fI", 0.0 if index < len(FIXED) else -float(index - len(FIXED)), len(piece)) + piece
+        for index, piece in enumerate(encoded)
+    ]
+    return struct.pack("<I", max(map(len, encoded))) + b"".join(rows)
+
+
 def test_the_digest_tells_tokenizers_apart() -> None:
     assert Tokenizer.train([TEXT], vocab_size=320).digest != OWN.digest
-    fewer_merges = Tokenizer(OWN.pieces, [])
+    fewer_merges = BPE(OWN.pieces, [])
     assert fewer_merges.digest != OWN.digest
 
 
@@ -153,6 +188,10 @@ def broken_files(folder: Path) -> dict[str, bytes]:
     good = json.loads((folder / "good.json").read_text())
     gap = {**good, "model": {**good["model"], "vocab": {"a": 5}}}
     byte_level = {**good, "normalizer": None}
+
+    def changed(**parts: object) -> bytes:
+        return json.dumps({**good, "model": {**good["model"], **parts}}).encode()
+
     return {
         "empty.json": b"",
         "list.json": b"[]",
@@ -163,6 +202,18 @@ def broken_files(folder: Path) -> dict[str, bytes]:
         "text.model": b"not a model at all",
         "empty.bin": b"",
         "text.bin": b"not a tokenizer at all, but text that goes on",
+        "list_vocab.json": changed(vocab=[]),
+        "short_merge.json": changed(merges=[["a"]]),
+        "text_merges.json": changed(merges="1"),
+        "surrogate.json": changed(vocab=good["model"]["vocab"] | {"\ud800": OWN.vocab_size}),
+        "deep.json": b"[" * 100_000,
+        "digits.json": b'{"model": 1' + b"1" * 5000 + b"}",
+        "long_piece.json": changed(vocab=good["model"]["vocab"] | {"x" * 1000: OWN.vocab_size}),
+        "number_for_piece.model": b"\x0a\x02\x08\x01",
+        "long_number.model": b"\x08" + b"\xff" * 1_000_000,
+        "long_piece.model": b"\x0a\x84\x80\x40\x0a\x80\x80\x40" + b"x" * (1 << 20),
+        "long_piece.bin": bytes(8) + (1 << 20).to_bytes(4, "little") + b"x" * (1 << 20),
+        "nan.bin": bytes(4) + b"\xff\xff\xff\x7f\x01\x00\x00\x00a",
         "vocab.txt": b"a",
     }
 
@@ -229,3 +280,19 @@ def test_tok512_encodes_any_folded_text_as_sentencepiece_does(tok512: Tokenizer,
     words = st.text(st.sampled_from("abcdehinorst.,!?\"'\n19éT"), min_size=1)
     text = " ".join(data.draw(st.lists(words)))
     assert tok512.encode(text) == oracle.encode(text)
+
+
+def test_ctrl_c_ends_the_wait_for_compiled_code() -> None:
+    done = threading.Event()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        with pytest.raises(KeyboardInterrupt):
+            interruptible(done.wait)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        done.set()

@@ -24,7 +24,6 @@ from safetensors.torch import load_file
 
 from frailt.configs import from_json
 from frailt.data.corpus import Corpus
-from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
 from frailt.evaluation.loss import token_losses
 from frailt.model.checkpoint import load_model
@@ -113,7 +112,7 @@ def test_the_last_validation_keeps_the_nats_of_each_story(corpus: Corpus, tmp_pa
     assert run.is_complete
     tokens = np.asarray(corpus.valid.tokens)
     losses = token_losses(load_model(tmp_path / "run"), tokens)
-    starts = [*np.flatnonzero(tokens == Tokenizer.bos), len(tokens)]
+    starts = [*np.flatnonzero(tokens == corpus.manifest.bos), len(tokens)]
     slow = [losses[max(a - 1, 0) : b - 1].sum() for a, b in pairwise(starts)]
     assert run.story_nats() == pytest.approx(slow, rel=1e-12)
     assert np.array_equal(result.story_nats, run.story_nats())

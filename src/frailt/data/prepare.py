@@ -22,11 +22,12 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from frailt.data.bpe import FIXED, LARGEST
 from frailt.data.manifest import Manifest, Settings, Source, token_type
 from frailt.data.shards import write_tokens
 from frailt.data.storyworld import stories
 from frailt.data.text import StoryReader
-from frailt.data.tokenizer import FIXED, LARGEST, Tokenizer
+from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError, excerpt
 from frailt.files import sha256, user_cache
 
@@ -134,7 +135,8 @@ def prepare(config: PrepareConfig, *, progress: bool = False) -> Prepared:
             dtype=token_type(tokenizer.vocab_size),
             bos=tokenizer.bos,
             ends=tokenizer.ends,
-            **shards,
+            train=shards["train"],
+            valid=shards["valid"],
             dropped=split.dropped,
         )
         manifest.write(folder)

@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from frailt.data.tokenizer import FIXED, Tokenizer
+from frailt.data.bpe import BOS, BPE, EOS, FIXED
+from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
 from frailt.export.plain_llama import Array, PlainLlama
 from frailt.files import replacing
@@ -97,6 +98,8 @@ def _add_tokenizer(writer: Any, tokenizer: Tokenizer) -> None:
     """SentencePiece's BPE: of two neighbours that make a piece, those of the best score are joined first."""
     import gguf
 
+    if not isinstance(tokenizer, BPE):
+        raise InputError("only models with a BPE tokenizer can be written as GGUF")
     ranks = {a + b: rank for rank, (a, b) in reversed([*enumerate(tokenizer.merges)])}
     # Single characters are never made by joining, so their scores say nothing.
     scores = [-float(ranks.get(piece, len(ranks))) for piece in tokenizer.pieces]
@@ -107,9 +110,9 @@ def _add_tokenizer(writer: Any, tokenizer: Tokenizer) -> None:
     writer.add_token_scores(scores)
     writer.add_token_types(types)
     writer.add_unk_token_id(0)
-    writer.add_bos_token_id(Tokenizer.bos)
-    writer.add_eos_token_id(FIXED.index("</s>"))
-    writer.add_eot_token_id(Tokenizer.bos)  # A story ends where the next begins.
+    writer.add_bos_token_id(BOS)
+    writer.add_eos_token_id(EOS)
+    writer.add_eot_token_id(BOS)  # A story ends where the next begins.
     writer.add_add_bos_token(True)
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(True)

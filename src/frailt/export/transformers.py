@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from frailt.data.tokenizer import FIXED, Tokenizer
+from frailt.data.bpe import BOS, EOS, FIXED
+from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
 from frailt.export.plain_llama import Array, PlainLlama
 from frailt.files import read_json, write_bytes, write_json
@@ -32,7 +33,7 @@ def save_transformers(llama: PlainLlama, tokenizer: Tokenizer, folder: Path) -> 
         raise InputError(f"{folder} exists already; choose another --out")
     tokenizer.save(folder / "tokenizer.json")
     # Texts get a BOS in front, as every story had in training.
-    with_bos = read_json(folder / "tokenizer.json") | {"post_processor": _template(FIXED[1], Tokenizer.bos)}
+    with_bos = read_json(folder / "tokenizer.json") | {"post_processor": _template(FIXED[1], BOS)}
     write_json(folder / "tokenizer.json", with_bos)
     special = {"unk_token": FIXED[0], "bos_token": FIXED[1], "eos_token": FIXED[2]}
     longest = {"model_max_length": llama.config.context, "clean_up_tokenization_spaces": False}
@@ -40,7 +41,7 @@ def save_transformers(llama: PlainLlama, tokenizer: Tokenizer, folder: Path) -> 
     write_json(folder / "tokenizer_config.json", kind | special | longest)
     write_json(folder / "config.json", llama_config(llama))
     # A story ends where the next begins, so BOS ends it too.
-    ends = {"bos_token_id": Tokenizer.bos, "eos_token_id": [FIXED.index("</s>"), Tokenizer.bos]}
+    ends = {"bos_token_id": BOS, "eos_token_id": [EOS, BOS]}
     write_json(folder / "generation_config.json", ends)
     write_bytes(folder / "model.safetensors", save(tensors(llama), metadata={"format": "pt"}))
 
@@ -68,8 +69,8 @@ def llama_config(llama: PlainLlama) -> dict[str, Any]:
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
         "tie_word_embeddings": llama.head is None,
         "vocab_size": config.vocab_size,
-        "bos_token_id": Tokenizer.bos,
-        "eos_token_id": FIXED.index("</s>"),
+        "bos_token_id": BOS,
+        "eos_token_id": EOS,
     }
 
 

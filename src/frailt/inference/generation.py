@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from frailt.data.tokenizer import FIXED, Tokenizer
+from frailt.data.bpe import BPE
+from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
 from frailt.inference.exit_rule import EarlyExit
 from frailt.inference.sampling import Sampling, draw, probabilities
 from frailt.model.config import ModelConfig
 
-_ENDS = (Tokenizer.bos, FIXED.index("</s>"))
+_ENDS = BPE.ends
 
 
 class Reader(ABC):
@@ -131,7 +132,7 @@ def tokenizer_of(path: Path, config: ModelConfig, tokenizer: Path | None) -> Tok
     Raises:
         InputError: it is missing or damaged, or has another vocabulary than the model.
     """
-    pieces = Tokenizer.load(tokenizer or (path if path.is_dir() else path.parent))
+    pieces = Tokenizer.load(tokenizer or (path if path.is_dir() else path.parent), config.vocab_size)
     if pieces.vocab_size != config.vocab_size:
         raise InputError(
             f"{path} has a vocabulary of {config.vocab_size}, its tokenizer {pieces.vocab_size}; "

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from frailt.data.corpus import Corpus
-from frailt.data.tokenizer import Tokenizer
 from frailt.evaluation.loss import Loss, token_losses
 from frailt.files import replacing
 from frailt.model.checkpoint import load_model
@@ -66,7 +65,7 @@ def story_nats(folder: Path, corpus: Corpus, device: torch.device) -> np.ndarray
         return np.load(path, allow_pickle=False)
     tokens = np.asarray(corpus.valid.tokens)
     # Target i is token i + 1.
-    story = np.cumsum(tokens == Tokenizer.bos)[1:] - 1
+    story = np.cumsum(tokens == corpus.manifest.bos)[1:] - 1
     nats = np.bincount(story, weights=token_losses(load_model(folder).to(device), tokens))
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, nats, allow_pickle=False)

@@ -317,7 +317,7 @@ class _Training:
         self.model.train()
         self.ranks.first(save_model, self.model, run.path, self.ranks.gather(stored_weights(self.model)))
         if last:
-            run.save_story_nats(story_sums(np.asarray(tokens), losses, Tokenizer.bos))
+            run.save_story_nats(story_sums(np.asarray(tokens), losses, self.corpus.manifest.bos))
         run.log(
             step=self.step,
             tokens=self.step * self.config.tokens_per_step,
@@ -387,4 +387,4 @@ def _measure_stories(folder: Path, corpus: Corpus, device: torch.device) -> None
     """For a complete run of an earlier version, which did not keep the nats of each story."""
     tokens = np.asarray(corpus.valid.tokens)
     losses = token_losses(load_model(folder).to(device), tokens)
-    RunFolder(folder).save_story_nats(story_sums(tokens, losses, Tokenizer.bos))
+    RunFolder(folder).save_story_nats(story_sums(tokens, losses, corpus.manifest.bos))
