@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
@@ -24,7 +25,7 @@ from frailt.data.storyworld import stories
 from frailt.data.tokenizer import Tokenizer
 from frailt.evaluation.loss import stream_loss
 from frailt.evaluation.text import encode_text
-from frailt.options import parse
+from frailt.options import parse, write
 from frailt.training import trainer
 from frailt.training.config import TrainConfig
 
@@ -494,6 +495,128 @@ def test_what_was_prepared_before_is_said_so(run: Run, tmp_path: Path) -> None:
         out
     )
     assert run(*args)[1] == out.replace(")\n", "), prepared before\n")
+
+
+# Terminals, streams and names as they are
+
+
+def test_what_a_terminal_cannot_show_is_replaced(home: Path) -> None:
+    script = (
+        "import sys; from frailt.cli import main; "
+        "sys.exit(main(['story', 'H\u00e9llo', '--model', 'runs/mine', '--max-tokens', '2', '--temperature', '0']))"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    child = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=False)
+    assert (child.returncode, child.stderr) == (0, b"")
+    assert child.stdout.startswith(b"H?llo")
+
+
+def test_control_characters_do_not_reach_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "a\x1b[2J\x07\x08\x7f\x9b\tb\u00a0\U0001f469\u200d\U0001f680\n"
+    write(text)
+    assert capsys.readouterr().out == text, "a file or a pipe gets everything"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.stdout, "isatty", lambda: True)
+        write(text)
+    assert capsys.readouterr().out == "a[2J\tb\u00a0\U0001f469\u200d\U0001f680\n"
+
+
+@pytest.mark.parametrize("args", ["--version", "info runs/mine", "info nowhere"])
+def test_a_closed_stream_is_no_error(home: Path, args: str) -> None:
+    command = f"{shlex.quote(sys.executable)} -m frailt {args} >&-"
+    child = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert child.returncode == (2 if "nowhere" in args else 0)
+    assert child.stderr.count("\n") == child.returncode // 2
+    assert subprocess.run(["sh", "-c", f"{command} 2>&-"], check=False).returncode == child.returncode
+
+
+def test_a_file_name_need_not_be_utf8(run: Run, home: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(bytes(tmp_path) + b"/caf\xe9.txt")
+    try:
+        shutil.copy("held-out.txt", name)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    assert run("evaluate", "runs/mine", "--text", name) == run("evaluate", "runs/mine", "--text", "held-out.txt")
+    status, out, err = run("evaluate", "runs/mine", "--text", name + "x")
+    assert (status, out) == (2, "")
+    assert err.endswith("caf\N{REPLACEMENT CHARACTER}.txtx does not exist\n")
+    Path(name).write_text("A cat ran home.\n<|endoftext|>\nA dog sat.\n", encoding="utf-8")
+    prepare = (
+        "prepare",
+        "--text",
+        name,
+        "--valid",
+        "held-out.txt",
+        "--vocab-size",
+        "280",
+        "--out",
+        str(tmp_path / "d"),
+    )
+    assert run(*prepare)[0] == 0
+    assert run(*prepare)[1].endswith(", prepared before\n")
+    assert run("story", os.fsdecode(b"caf\xe9"), "--model", "runs/mine", "--max-tokens", "1")[1].startswith("caf?")
+
+
+def test_a_tilde_is_the_home_folder(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(home))
+    assert run("info", "~/runs/mine") == run("info", "runs/mine")
+    assert run("evaluate", "runs/mine", "--text=~/absent.txt")[2] == f"frailt: {home}/absent.txt does not exist\n"
+
+
+def test_a_value_after_an_equals_sign_may_begin_with_a_dash(run: Run, home: Path) -> None:
+    assert run("evaluate", "runs/mine", "--text=-x")[2] == "frailt: -x does not exist\n"
+    assert run("story", "--model=runs/mine", "--max-tokens=1", "--", "--Hello")[1].startswith("--Hello")
+
+
+def test_a_notebooks_matplotlib_backend_has_no_say(home: Path, tmp_path: Path) -> None:
+    """`!frailt train` in a notebook inherits a backend that this environment may not have."""
+    environment = {**os.environ, "MPLBACKEND": "module://no_such_package.backend_inline"}
+    args = ["train", "--data", "data", "--out", str(tmp_path / "run"), *ONE_STEP]
+    child = subprocess.run([sys.executable, "-m", "frailt", *args], env=environment, capture_output=True, check=False)
+    assert child.returncode == 0, child.stderr
+    assert (tmp_path / "run" / "loss.png").is_file()
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("broken\nby a kernel"), RecursionError("too deep"), KeyError("x" * 999)]
+)
+def test_an_error_that_nobody_foresaw_is_one_line_and_a_file(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(_: list[str]) -> None:
+        raise error
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(cli.COMMANDS["info"], "run", fail)
+    status, out, err = run("info", "x")
+    assert (status, out) == (70, "")
+    assert err.count("\n") == 1
+    assert len(err) < 500
+    assert err.startswith(f"frailt: an error in frailt: {type(error).__name__}: ")
+    [file] = tmp_path.iterdir()
+    assert f" {file}\n" in err
+    assert "in fail\n    raise error" in file.read_text(encoding="utf-8")
+    monkeypatch.setenv("FRAILT_DEBUG", "1")
+    assert "in fail\n    raise error" in run("info", "x")[2]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_the_machine_lacks_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: list[str]) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(cli.COMMANDS["info"], "run", fail)
+    status, _, err = run("info", "x")
+    assert status == 1
+    assert re.fullmatch(r"frailt: there is not enough memory for this; .*\n", err)
+
+
+def test_a_message_is_one_line_whatever_it_quotes(run: Run) -> None:
+    status, _, err = run("info", "a\nb\x1b[2J" + "x" * 5000)
+    assert status in (1, 2)
+    assert err.count("\n") == 1
+    assert "\x1b" not in err
+    assert len(err) < 700
 
 
 # Being stopped

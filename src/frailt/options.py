@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import sys
+import unicodedata
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from difflib import get_close_matches
@@ -235,6 +236,14 @@ def corpus_in(folder: Path | None) -> Any:
     if speaks:
         print("no --data given: using the embedded story world", file=sys.stderr)
     return Corpus(embedded(progress=speaks and sys.stderr.isatty()))
+
+
+def write(text: str) -> None:
+    """Print a piece of a model's text at once. A terminal obeys control characters, so of those it gets but line ends
+    and tabs: a model has a token for each of them."""
+    if sys.stdout.isatty():
+        text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
+    print(text, end="", flush=True)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

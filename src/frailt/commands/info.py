@@ -8,8 +8,8 @@ from frailt.options import Words, megabytes, parse
 
 def run(args: list[str]) -> None:
     from frailt.files import read_json
-    from frailt.model.checkpoint import load_model
     from frailt.model.counts import count
+    from frailt.model.stored import read_model
     from frailt.training.run_folder import RunFolder
 
     @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ def run(args: list[str]) -> None:
         """Run folder, saved model, or llama2.c .bin."""
 
     command = parse(Command, "info", args, __doc__)
-    config = load_model(command.model).config
+    config = read_model(command.model).config
     counts = count(config)
     print(f"shape {config.shape}: effective depth {config.depth}, width {config.dim}, {config.heads} heads")
     print(f"encoding {config.encoding}, vocabulary {config.vocab_size}, context {config.context}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from frailt.errors import InputError
 from frailt.model.shape import Shape
-from frailt.options import Words, parse, passes
+from frailt.options import Words, parse, passes, write
 
 if TYPE_CHECKING:
     from frailt.inference.cpu.packing import Weights
@@ -54,10 +54,10 @@ def run(args: list[str]) -> None:
         iterations=iterations,
         early_exit=early_exit,
     )
-    print(command.beginning.rstrip(" ") + next(pieces, ""), end="", flush=True)
+    write(command.beginning.rstrip(" ") + next(pieces, ""))
     for piece in pieces:
-        print(piece, end="", flush=True)
-    print()
+        write(piece)
+    write("\n")
 
 
 def _teller(model: Path, tokenizer: Path | None, device: "Device", weights: "Weights") -> "Teller":
