@@ -44,7 +44,7 @@ class PrepareConfig:
     out: Path
     """Folder to make."""
     text: tuple[Path, ...] = ()
-    """Text files with stories, each closed by a line <|endoftext|>; plain, .xz, .gz or .zst."""
+    """Text files with stories, each closed by a line <|endoftext|>; plain, .xz, .gz, .zst or .bz2."""
     valid: tuple[Path, ...] = ()
     """Files with validation stories; by default some of the stories are held out."""
     hub: Literal["v1", "v2"] | None = None

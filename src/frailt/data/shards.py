@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -32,7 +33,7 @@ def write_tokens(
         files = {
             side: stack.enter_context(_ShardWriter(folder / f"{side}.bin", tokenizer)) for side in ("train", "valid")
         }
-        for side, chunk in _chunks(stories):
+        for side, chunk in chunks(stories):
             files[side].add(chunk)
             advanced()
         if files["train"].stories == 0:
@@ -45,7 +46,6 @@ class _ShardWriter:
 
     def __init__(self, path: Path, tokenizer: Tokenizer) -> None:
         self.path, self.tokenizer = path, tokenizer
-        self.dtype = np.dtype(token_type(tokenizer.vocab_size)).newbyteorder("<")
         self.hash = hashlib.sha256()
         self.stories = self.tokens = self.bytes = 0
 
@@ -57,9 +57,7 @@ class _ShardWriter:
         self.file.close()
 
     def add(self, stories: list[str]) -> None:
-        bos = (self.tokenizer.bos,)
-        encoded = chain.from_iterable((bos, ids) for ids in self.tokenizer.encode_stories(stories))
-        tokens = np.fromiter(chain.from_iterable(encoded), dtype=self.dtype)
+        tokens = encode(stories, self.tokenizer)
         with naming(self.path):
             self.file.write(tokens.data)
         self.hash.update(tokens.data)
@@ -74,14 +72,20 @@ class _ShardWriter:
         return Shard(stories=self.stories, tokens=self.tokens, bytes=self.bytes, sha256=self.hash.hexdigest())
 
 
-def _chunks(stories: Iterator[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
-    """Stories of one side, together about ``_CHUNK`` long."""
-    waiting: dict[str, list[str]] = {"train": [], "valid": []}
-    size = {"train": 0, "valid": 0}
+def encode(stories: list[str], tokenizer: Tokenizer) -> np.ndarray:
+    """The tokens of stories, BOS before each, as they lie in a token file."""
+    bos = (tokenizer.bos,)
+    encoded = chain.from_iterable((bos, ids) for ids in tokenizer.encode_stories(stories))
+    return np.fromiter(chain.from_iterable(encoded), np.dtype(token_type(tokenizer.vocab_size)).newbyteorder("<"))
+
+
+def chunks(stories: Iterable[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
+    """Pairs of a side and a story as pairs of a side and several of its stories, together about ``_CHUNK`` long."""
+    waiting, size = defaultdict[str, list[str]](list), Counter[str]()
     for side, story in stories:
         waiting[side].append(story)
         size[side] += len(story)
         if size[side] >= _CHUNK:
-            yield side, waiting[side]
-            waiting[side], size[side] = [], 0
+            yield side, waiting.pop(side)
+            del size[side]
     yield from waiting.items()
