@@ -29,12 +29,12 @@ from random_model import random_model
 from frailt.export.gguf import Precision
 from frailt.export.plain_llama import plain_llama
 from frailt.files import write_json
-from frailt.inference.cpu.decoder import FastReader
-from frailt.inference.cpu.packing import pack
+from frailt.inference.cpu.decoder import CompiledDecoder
+from frailt.inference.cpu.packing import Weights, pack
 from frailt.inference.cpu.thread_pool import cores
 from frailt.model.stored import StoredModel
 
-KINDS = ("float32", "bfloat16", "int8")
+KINDS: tuple[Weights, ...] = ("float32", "bfloat16", "int8")
 
 RATIOS = (
     ("1^8 float32", "8 float32"),
@@ -55,14 +55,13 @@ RATIOS = (
 """What is faster than what, and by how much."""
 
 
-def ours(model: StoredModel, kind: str, threads: int | None) -> Side:
-    reader = FastReader(pack(model, kind), threads=threads)
-    reader.read([[0]])
-    text = reader.texts[0]
+def ours(model: StoredModel, kind: Weights, threads: int | None) -> Side:
+    decoder = CompiledDecoder(pack(model, kind), threads=threads)
 
     def begin() -> Step:
-        text.length = 0
-        return lambda token: text.read([token])[0]
+        decoder.select([])
+        decoder.add([[0]])  # So that every token that is timed is a step.
+        return lambda token: decoder.step([token])[0]
 
     return begin
 

@@ -24,11 +24,12 @@ from machine import machine
 from frailt.data.tokenizer import Tokenizer
 from frailt.evaluation.text import encode_text
 from frailt.files import read_json, write_json
-from frailt.inference.cpu.decoder import FastReader
+from frailt.inference.cpu.decoder import CompiledDecoder
 from frailt.inference.cpu.packing import pack
 from frailt.inference.exit_rule import EarlyExit
-from frailt.inference.generation import Reader, tokenizer_of
-from frailt.inference.torch_decoder import TorchReader
+from frailt.inference.generation import Decoder
+from frailt.inference.storyteller import tokenizer_of
+from frailt.inference.torch_decoder import TorchDecoder
 from frailt.model.checkpoint import load_model
 from frailt.model.stored import read_model
 from frailt.options import table
@@ -52,16 +53,17 @@ class Reading(NamedTuple):
     """In the steps alone."""
 
 
-def read(reader: Reader, windows: np.ndarray, looped: Sequence[int]) -> Reading:
+def read(decoder: Decoder, windows: np.ndarray, looped: Sequence[int]) -> Reading:
     """Read each row of ``windows``: its first token as a prompt, the others one by one."""
     nats, passes, seconds = 0.0, 0, 0.0
-    reader.read(windows[:, :1].tolist())
+    decoder.select([])
+    decoder.add(windows[:, :1].tolist())
     for at in range(1, windows.shape[1] - 1):
         tokens = windows[:, at].tolist()
         begun = perf_counter()
-        scores = reader.step(tokens, {})
+        scores = decoder.step(tokens)
         seconds += perf_counter() - begun
-        passes += int(reader.passes[:, looped].sum())
+        passes += int(decoder.passes[:, looped].sum())
         scores = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
         targets = scores[np.arange(len(tokens)), windows[:, at + 1]]
         nats += float((np.log(np.exp(scores).sum(axis=1)) - targets).sum())
@@ -70,16 +72,16 @@ def read(reader: Reader, windows: np.ndarray, looped: Sequence[int]) -> Reading:
 
 
 def measure(new: Any, rules: Sequence[str], windows: np.ndarray, looped: Sequence[int], rounds: int) -> list[dict]:
-    """A line for each rule, the plain path first. ``new`` makes a reader from an early exit."""
-    readers = [new(None), *(new(EarlyExit.parse(rule)) for rule in rules)]
-    for reader in readers:  # The first time, code is compiled or loaded.
-        read(reader, windows[:, :4], looped)
-    found: list[list[Reading]] = [[] for _ in readers]
-    turns = list(zip(found, readers, strict=True))
+    """A line for each rule, the plain path first. ``new`` makes a decoder from an early exit."""
+    decoders = [new(None), *(new(EarlyExit.parse(rule)) for rule in rules)]
+    for decoder in decoders:  # The first time, code is compiled or loaded.
+        read(decoder, windows[:, :4], looped)
+    found: list[list[Reading]] = [[] for _ in decoders]
+    turns = list(zip(found, decoders, strict=True))
     for number in range(rounds):
         first = number * len(turns) // rounds  # Nobody always comes after the same neighbour, or first.
-        for readings, reader in turns[first:] + turns[:first]:
-            readings.append(read(reader, windows, looped))
+        for readings, decoder in turns[first:] + turns[:first]:
+            readings.append(read(decoder, windows, looped))
     lines = []
     for rule, readings in zip(("none", *rules), found, strict=True):
         saved = [1 - own.seconds / plain.seconds for own, plain in zip(readings, found[0], strict=True)]
@@ -140,8 +142,8 @@ def main() -> None:
         f"tokens, {given.threads} threads, {given.rounds} rounds"
     )
     new = {
-        "torch": lambda early_exit: TorchReader(model, None, early_exit),
-        "compiled": lambda early_exit: FastReader(packed, None, early_exit, threads=given.threads),
+        "torch": lambda early_exit: TorchDecoder(model, None, early_exit),
+        "compiled": lambda early_exit: CompiledDecoder(packed, None, early_exit, threads=given.threads),
     }
     found = {}
     for name in given.decoders:

@@ -71,14 +71,15 @@ def decode(program: str, how: str, precision: str, dim: int, folder: Path) -> No
         model = LlamaForCausalLM.from_pretrained(folder / "llama", attn_implementation=how)
         model.generate(torch.tensor([[1]]), max_new_tokens=255, do_sample=False, eos_token_id=None, pad_token_id=0)
         return
-    from frailt.inference.cpu.decoder import load_fast
+    import frailt.inference.cpu.decoder  # noqa: F401
+    from frailt.inference.storyteller import load
 
     if how == "import":
         return
-    reader = load_fast(folder / how, weights=precision).reader()
-    reader.read([[0]])
+    decoder = load(folder / how, weights=precision).decoder()
+    decoder.add([[0]])
     for token in range(255):
-        reader.step([token], {})
+        decoder.step([token])
 
 
 def save(dim: int, folder: Path) -> None:

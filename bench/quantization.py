@@ -14,22 +14,21 @@ from machine import machine
 from frailt.data.tokenizer import Tokenizer
 from frailt.evaluation.text import encode_text
 from frailt.files import write_json
-from frailt.inference.cpu.decoder import FastReader
-from frailt.inference.cpu.packing import pack
+from frailt.inference.cpu.decoder import CompiledDecoder
+from frailt.inference.cpu.packing import Weights, pack
 from frailt.model.stored import read_model
 
-KINDS = ("float32", "bfloat16", "int8")
+KINDS: tuple[Weights, ...] = ("float32", "bfloat16", "int8")
 
 
-def nats(reader: FastReader, tokens: np.ndarray) -> np.ndarray:
+def nats(decoder: CompiledDecoder, tokens: np.ndarray) -> np.ndarray:
     """Cross-entropy of each token but the first, float64."""
     losses = []
-    for at in range(0, len(tokens) - 1, reader.context):
-        window, targets = tokens[at : at + reader.context], tokens[at + 1 : at + reader.context + 1]
-        reader.read([[int(window[0])]])
-        text = reader.texts[0]
-        text.length = 0
-        scores = text.read_each(window[: len(targets)].tolist()).astype(np.float64)
+    for at in range(0, len(tokens) - 1, decoder.context):
+        window, targets = tokens[at : at + decoder.context], tokens[at + 1 : at + decoder.context + 1]
+        first, *rest = window[: len(targets)].tolist()
+        decoder.select([])
+        scores = np.concatenate([decoder.add([[first]]), *(decoder.step([token]) for token in rest)], dtype=np.float64)
         top = scores.max(axis=1)
         losses.append(np.log(np.exp(scores - top[:, None]).sum(axis=1)) + top - scores[range(len(targets)), targets])
     return np.concatenate(losses)
@@ -46,7 +45,7 @@ def main() -> None:
     stored = read_model(options.model)
     tokens, _ = encode_text([options.text], Tokenizer.load(options.model))
     tokens = tokens[: options.tokens].astype(np.int64)
-    losses = {kind: nats(FastReader(pack(stored, kind)), tokens) for kind in KINDS}
+    losses = {kind: nats(CompiledDecoder(pack(stored, kind)), tokens) for kind in KINDS}
     figures = {
         kind: {
             "nats_per_token": float(loss.mean()),

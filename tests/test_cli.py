@@ -25,6 +25,7 @@ from frailt.data.storyworld import stories
 from frailt.data.tokenizer import Tokenizer
 from frailt.evaluation.loss import stream_loss
 from frailt.evaluation.text import encode_text
+from frailt.model.checkpoint import load_model
 from frailt.options import parse, write
 from frailt.training import trainer
 from frailt.training.config import TrainConfig
@@ -188,7 +189,7 @@ def test_options_may_be_written_with_an_equals_sign(run: Run, home: Path, tmp_pa
     config = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
     assert (config["tokens"], config["eval_tokens"]) == (100, 2000)
     assert (config["batch"], config["evaluations"], config["model"]["shape"]) == (8, 5, "1^8"), "the preset's"
-    sizes = frailt.load(tmp_path / "run").model.config
+    sizes = frailt.load(tmp_path / "run").config
     assert (sizes.key_value_heads, sizes.feed_forward_dim) == (2, 44), "not those of width 64 and 8 heads"
 
 
@@ -320,7 +321,7 @@ def test_evaluate_gives_what_the_python_api_gives(run: Run, home: Path) -> None:
     found = json.loads(out)
     teller = frailt.load("runs/mine")
     tokens, size = encode_text([Path("held-out.txt")], teller.tokenizer)
-    expected = stream_loss(teller.model, tokens, text_bytes=size)
+    expected = stream_loss(load_model(Path("runs/mine")), tokens, text_bytes=size)
     assert found["nats_per_token"] == expected.nats_per_token
     assert found["bits_per_byte"] == expected.bits_per_byte
     assert (found["tokens"], found["bytes"]) == (expected.tokens, expected.bytes)
@@ -365,7 +366,7 @@ def test_story_tells_what_the_python_api_tells(run: Run, home: Path) -> None:
 @pytest.mark.parametrize("weights", ["bfloat16", "int8"])
 def test_story_with_fewer_bits(run: Run, home: Path, weights: str) -> None:
     sampling = frailt.Sampling(max_tokens=20, temperature=0)
-    expected = frailt.load_fast("runs/mine", weights=weights).generate(["One day"], sampling)[0]
+    expected = frailt.load("runs/mine", weights=weights).generate(["One day"], sampling)[0]
     options = ("--max-tokens", "20", "--temperature", "0", "--weights", weights)
     assert run("story", "One day", "--model", "runs/mine", *options) == (0, f"One day{expected}\n", "")
 
@@ -425,7 +426,7 @@ def test_story_says_where_passes_go_beyond_the_shape(run: Run, home: Path) -> No
 def test_info(run: Run, home: Path) -> None:
     status, out, err = run("info", "runs/mine")
     assert (status, err) == (0, "")
-    model = frailt.load("runs/mine").model
+    model = load_model(Path("runs/mine"))
     assert "shape 1^3: effective depth 3, width 16, 2 heads" in out
     assert f"{sum(p.numel() for p in model.parameters()):,} parameters" in out
     assert "trained on data, seed 0: validation loss" in out

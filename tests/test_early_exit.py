@@ -12,13 +12,15 @@ from test_fast_decoder import round_as, stored
 from test_inference import GREEDY, PROMPTS, TEXT, TOKENIZER, teller
 
 from frailt.errors import InputError
-from frailt.inference.cpu.decoder import FastReader, FastStoryteller
+from frailt.inference.cpu import decoder as compiled_decoder
+from frailt.inference.cpu.decoder import CompiledDecoder, CompiledStoryteller
+from frailt.inference.cpu.kernels import SCORE
 from frailt.inference.cpu.packing import Weights, pack
 from frailt.inference.exit_rule import EarlyExit
 from frailt.inference.exit_torch import step
-from frailt.inference.generation import Reader
+from frailt.inference.generation import Decoder
 from frailt.inference.sampling import Sampling
-from frailt.inference.torch_decoder import TorchReader
+from frailt.inference.torch_decoder import TorchDecoder
 from frailt.model.attention import View, rotary_angles, rotate
 from frailt.model.cache import Cache
 from frailt.model.frailt import Block, FraiLT
@@ -30,13 +32,13 @@ SHAPES = ["1^6", "(2)^5", "2^4", "1+(2)^4+1"]
 ALWAYS, NEVER = "l2:1000", "l2:1e-30"
 
 
-def read_on(reader: Reader, tokens: torch.Tensor, prompt: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def read_on(decoder: Decoder, tokens: torch.Tensor, prompt: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Scores ``(time, batch, vocab)`` and passes ``(time, batch, groups)`` of the tokens after the prompt."""
-    reader.read(tokens[:, :prompt].tolist())
+    decoder.add(tokens[:, :prompt].tolist())
     scores, passes = [], []
     for column in tokens[:, prompt:].T.tolist():
-        scores.append(reader.step(column, {}))
-        passes.append(reader.passes)
+        scores.append(decoder.step(column))
+        passes.append(decoder.passes)
     return np.stack(scores), np.stack(passes)
 
 
@@ -106,7 +108,7 @@ class Naive:
 def test_a_batch_gives_what_each_text_alone_would_give(shape: str, text: str) -> None:
     model, tokens, rule = tiny(shape, double=True, kv_heads=1), random_tokens(6, 14), EarlyExit.parse(text)
     with torch.inference_mode():
-        scores, passes = read_on(TorchReader(model, None, rule), tokens, prompt=3)
+        scores, passes = read_on(TorchDecoder(model, None, rule), tokens, prompt=3)
         for row in range(len(tokens)):
             naive = Naive(model, rule)
             for at, token in enumerate(tokens[row].tolist()):
@@ -124,8 +126,8 @@ def test_a_batch_gives_what_each_text_alone_would_give(shape: str, text: str) ->
 def test_compiled_code_gives_what_torch_gives(shape: str, text: str, threads: int) -> None:
     model, rule = tiny(shape, dim=40, heads=4, kv_heads=2, vocab_size=41), EarlyExit.parse(text)
     tokens = random_tokens(5, 20)
-    scores, passes = read_on(TorchReader(model, None, rule), tokens)
-    own, done = read_on(FastReader(pack(stored(model)), None, rule, threads=threads), tokens)
+    scores, passes = read_on(TorchDecoder(model, None, rule), tokens)
+    own, done = read_on(CompiledDecoder(pack(stored(model)), None, rule, threads=threads), tokens)
     assert np.array_equal(done, passes)
     assert max(len(np.unique(group)) for group in passes.T) > 1, "not all leave after the same pass"
     np.testing.assert_allclose(own, scores, rtol=0, atol=1e-4)
@@ -135,18 +137,20 @@ def test_compiled_code_gives_what_torch_gives(shape: str, text: str, threads: in
 def test_compiled_code_copies_keys_and_values_of_every_kind(kind: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
     """All tokens leave at once but the last, which does all passes and so attends to nothing but copies in most."""
     model, tokens = tiny("1^6", dim=48, heads=4, kv_heads=2), random_tokens(1, 20)
-    reader = FastReader(pack(stored(model), kind), None, EarlyExit.parse(ALWAYS), threads=1)
+    decoder = CompiledDecoder(pack(stored(model), kind), None, EarlyExit.parse(ALWAYS), threads=1)
     round_as(model, kind, monkeypatch)
-    reader.read(tokens[:, :1].tolist())
+    decoder.add(tokens[:, :1].tolist())
     for token in tokens[0, 1:19].tolist():
-        reader.step([token], {})
+        decoder.step([token])
     cache = Cache(20)
     with torch.inference_mode():
         model(tokens[:, :1], cache)
         for token in tokens[0, 1:19]:
             step(model, token[None], cache, EarlyExit.parse(ALWAYS))
         expected = model(tokens[:, 19:], cache).logits[0].numpy()
-    own = reader.texts[0].read(tokens[0, 19:].tolist())
+    # The last token is read as a prompt is: with all passes.
+    monkeypatch.setattr(compiled_decoder, "STEP", SCORE)
+    own = decoder.step(tokens[0, 19:].tolist())
     np.testing.assert_allclose(own, expected, rtol=0, atol=0.02 if kind == "int8" else 1e-4)
 
 
@@ -155,11 +159,11 @@ def test_compiled_code_copies_keys_and_values_of_every_kind(kind: Weights, monke
 def test_who_never_leaves_takes_the_plain_path_bit_for_bit(shape: str, text: str) -> None:
     model, tokens, rule = tiny(shape), random_tokens(4, 12), EarlyExit.parse(text)
     packed = pack(stored(model))
-    for plain, reader in (
-        (TorchReader(model), TorchReader(model, None, rule)),
-        (FastReader(packed, threads=1), FastReader(packed, None, rule, threads=1)),
+    for plain, decoder in (
+        (TorchDecoder(model), TorchDecoder(model, None, rule)),
+        (CompiledDecoder(packed, threads=1), CompiledDecoder(packed, None, rule, threads=1)),
     ):
-        scores, passes = read_on(reader, tokens)
+        scores, passes = read_on(decoder, tokens)
         expected, all_passes = read_on(plain, tokens)
         assert np.array_equal(scores, expected)
         assert np.array_equal(passes, all_passes)
@@ -229,13 +233,13 @@ def test_finished_rows_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None
             computed.append((m, len(x)))
         return forward(self, x, m, *rest)
 
-    reader = TorchReader(model, None, EarlyExit.parse("l2:0.45"))
-    reader.read(tokens[:, :1].tolist())
+    decoder = TorchDecoder(model, None, EarlyExit.parse("l2:0.45"))
+    decoder.add(tokens[:, :1].tolist())
     monkeypatch.setattr(Block, "forward", counted)
     for column in tokens[:, 1:].T.tolist():
         computed.clear()
-        reader.step(column, {})
-        passes = reader.passes[:, 1]
+        decoder.step(column)
+        passes = decoder.passes[:, 1]
         going = [(m, int((passes >= m).sum())) for m in range(1, 6) for _ in range(2)]
         assert computed == [(m, rows) for m, rows in going if rows]
 
@@ -250,9 +254,11 @@ def test_groups_that_may_be_left(maker: str) -> None:
 
     def passes(rule: str, iterations: Any = None) -> list[list[int]]:
         own = EarlyExit.parse(rule)
-        new = TorchReader(model, iterations, own) if maker == "torch" else FastReader(packed, iterations, own)
+        new = TorchDecoder(model, iterations, own) if maker == "torch" else CompiledDecoder(packed, iterations, own)
         found = read_on(new, tokens)[1].reshape(-1, 4)
-        assert (new.read(tokens[:, :1].tolist()), new.passes.tolist())[1] == [[1, *[iterations or 4] * 2, 1]] * 3
+        new.select([])
+        new.add(tokens[:, :1].tolist())
+        assert new.passes.tolist() == [[1, *[iterations or 4] * 2, 1]] * 3
         return np.unique(found, axis=0).tolist()
 
     assert passes(ALWAYS) == [[1, 2, 2, 1]]
@@ -313,7 +319,10 @@ def test_impossible_thresholds_are_refused(threshold: float) -> None:
 
 def test_a_model_of_one_pass_is_refused_before_it_reads() -> None:
     model = tiny("1^1+2")
-    for new in (lambda rule: TorchReader(model, None, rule), lambda rule: FastReader(pack(stored(model)), None, rule)):
+    for new in (
+        lambda rule: TorchDecoder(model, None, rule),
+        lambda rule: CompiledDecoder(pack(stored(model)), None, rule),
+    ):
         with pytest.raises(InputError, match=r"shape 1\^1\+2 has only one pass; leave out the early exit"):
             new(EarlyExit.parse("l2:0.1"))
 
@@ -345,7 +354,7 @@ def test_stories_without_exits_are_the_plain_ones() -> None:
 @pytest.mark.parametrize("text", RULES)
 def test_compiled_stories_are_those_of_torch(text: str) -> None:
     slow = teller("1+(2)^4", context=24)
-    fast = FastStoryteller(pack(stored(slow.model.float())), TOKENIZER)
+    fast = CompiledStoryteller(pack(stored(slow.model.float())), TOKENIZER)
     rule, sampling = EarlyExit.parse(text), Sampling(max_tokens=30, seed=2)
     texts = fast.generate(PROMPTS, sampling, early_exit=rule)
     assert texts == slow.generate(PROMPTS, sampling, early_exit=rule)

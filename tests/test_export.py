@@ -16,7 +16,7 @@ from frailt.export.gguf import Precision, save_gguf
 from frailt.export.plain_llama import PlainLlama, plain_llama
 from frailt.export.transformers import save_transformers, tensors
 from frailt.inference.sampling import Sampling
-from frailt.inference.torch_decoder import Storyteller
+from frailt.inference.torch_decoder import TorchStoryteller
 from frailt.model.frailt import FraiLT
 from frailt.model.stored import StoredModel, halves_from_neighbours, neighbours_from_halves
 
@@ -75,7 +75,7 @@ def test_transformers_tells_the_same_story(tmp_path: Path) -> None:
     theirs: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     told = theirs.generate(found.input_ids, attention_mask=found.attention_mask, do_sample=False, max_new_tokens=12)
     new = [token for token in told[0, found.input_ids.shape[1] :].tolist() if token not in (1, 2)]
-    expected = Storyteller(model, TOKENIZER).generate([text], Sampling(temperature=0, max_tokens=12))[0]
+    expected = TorchStoryteller(model, TOKENIZER).generate([text], Sampling(temperature=0, max_tokens=12))[0]
     before = [TOKENIZER.bos, *TOKENIZER.encode(text)]
     assert TOKENIZER.decode([*before, *new]) == text + expected
 

@@ -1,5 +1,6 @@
-"""The fast decoder against the model in torch, in every kind of weights, alone and in a team."""
+"""The compiled decoder against the model in torch, in every kind of weights, with one thread and with several."""
 
+import os
 import subprocess
 import sys
 from copy import deepcopy
@@ -20,12 +21,14 @@ from test_inference import GREEDY, PROMPTS, TEXT, TOKENIZER
 
 import frailt
 from frailt.errors import InputError
-from frailt.inference.cpu.decoder import FastReader, FastStoryteller, FastText
+from frailt.inference.cpu import thread_pool
+from frailt.inference.cpu.decoder import AT_ONCE, CompiledDecoder, CompiledStoryteller
 from frailt.inference.cpu.packing import Packed, Weights, as_bfloat16, as_int8, pack
 from frailt.inference.cpu.products import store
-from frailt.inference.cpu.thread_pool import STRETCH, TRIAL, Pace
+from frailt.inference.cpu.thread_pool import STRETCH, TRIAL, ThreadCount
+from frailt.inference.generation import Decoder
 from frailt.inference.sampling import Sampling
-from frailt.inference.torch_decoder import Storyteller
+from frailt.inference.torch_decoder import TorchDecoder, TorchStoryteller
 from frailt.model import attention
 from frailt.model.attention import attend
 from frailt.model.checkpoint import load_model, save_model
@@ -42,11 +45,12 @@ def stored(model: FraiLT) -> StoredModel:
     return StoredModel(model.config, {name: p.detach().numpy() for name, p in model.named_parameters()})
 
 
-def text_of(packed: Packed, iterations: int | None = None, threads: int = 1) -> FastText:
-    reader = FastReader(packed, iterations, threads=threads)
-    reader.read([[0]])
-    reader.texts[0].length = 0
-    return reader.texts[0]
+def scores_of(
+    packed: Packed, tokens: list[int], iterations: int | None = None, threads: int = 1, prompt: int = 1
+) -> NDArray[np.float32]:
+    """Scores after each token: of the prompt's last, and of each step."""
+    decoder = CompiledDecoder(packed, iterations, threads=threads)
+    return np.concatenate([decoder.add([tokens[:prompt]]), *(decoder.step([token]) for token in tokens[prompt:])])
 
 
 def scores_in_torch(model: FraiLT, tokens: torch.Tensor, iterations: int | None = None) -> NDArray[np.float32]:
@@ -86,7 +90,7 @@ def test_logits_equal_those_of_torch(
     sizes: dict[str, Any] = {"dim": heads[0] * head, "heads": heads[0], "kv_heads": heads[1], "hidden_dim": hidden}
     model = tiny(shape, encoding=encoding, tied=tied, vocab_size=vocab, context=40, **sizes)
     tokens = random_tokens(time, vocab_size=vocab)
-    own = text_of(pack(stored(model)), iterations, threads).read_each(tokens.tolist())
+    own = scores_of(pack(stored(model)), tokens.tolist(), iterations, threads)
     assert own.dtype == np.float32
     np.testing.assert_allclose(own, scores_in_torch(model, tokens, iterations), rtol=0, atol=1e-4)
 
@@ -100,7 +104,7 @@ def test_rounded_weights_compute_what_torch_computes_with_them(
     packed = pack(stored(model), kind)
     round_as(model, kind, monkeypatch)
     tokens = random_tokens(30)
-    own = text_of(packed, threads=threads).read_each(tokens.tolist())
+    own = scores_of(packed, tokens.tolist(), threads=threads)
     # Int8 rounds the numbers that the weights meet, too: to 15 bits and more at these widths. Some keys and values then
     # fall on the other side of a half.
     np.testing.assert_allclose(own, scores_in_torch(model, tokens), rtol=0, atol=0.02 if kind == "int8" else 1e-4)
@@ -141,74 +145,142 @@ def rounded(matrix: NDArray[np.float32], kind: Weights) -> NDArray[np.float32]:
 def test_threads_do_not_change_a_bit() -> None:
     packed = pack(stored(tiny("2^3", dim=80, heads=5)), "int8")
     tokens = random_tokens(32).tolist()
-    alone, *others = (text_of(packed, threads=threads).read_each(tokens) for threads in (1, 2, 3, 8))
+    alone, *others = (scores_of(packed, tokens, threads=threads) for threads in (1, 2, 3, 8))
     for other in others:
         assert np.array_equal(alone, other)
 
 
-def test_reading_in_parts_and_again() -> None:
-    text = text_of(pack(stored(tiny("1^3"))))
-    tokens = random_tokens(32).tolist()
-    at_once = text.read_each(tokens)
-    text.length = 0
-    assert np.array_equal(text.read(tokens)[0], at_once[-1])
-    text.length = 0
-    parts = [text.read(tokens[:5]), text.read(tokens[5:6]), text.read_each(tokens[6:])]
-    np.testing.assert_array_equal(np.concatenate(parts), at_once[[4, 5, *range(6, 32)]])
+def test_a_prompt_is_read_as_its_tokens_are() -> None:
+    """Longer ones than are read in one call, too."""
+    packed, tokens = pack(stored(tiny("1^3", context=100))), random_tokens(80).tolist()
+    one_by_one = scores_of(packed, tokens)
+    for prompt in (5, AT_ONCE, AT_ONCE + 1, 79, 80):
+        assert np.array_equal(scores_of(packed, tokens, prompt=prompt), one_by_one[prompt - 1 :])
+
+
+@pytest.mark.parametrize("maker", ["torch", "compiled"])
+def test_rows_join_and_leave_while_others_go_on(maker: str) -> None:
+    model = tiny("1+(2)^2", kv_heads=1, double=maker == "torch")
+    texts = random_tokens(50, 12).tolist()
+
+    def new() -> Decoder:
+        return TorchDecoder(model) if maker == "torch" else CompiledDecoder(pack(stored(model)))
+
+    def alone(text: list[int]) -> NDArray[np.float32]:
+        decoder = new()
+        return np.concatenate([decoder.add([text[:1]]), *(decoder.step([token]) for token in text[1:])])
+
+    decoder, rows = new(), list[list[int]]()  # The number of a text, and how much of it was read.
+    random = np.random.default_rng(0)
+    expected = {number: alone(text) for number, text in enumerate(texts)}
+    waiting = list(range(len(texts)))
+    while waiting or rows:
+        if waiting and (not rows or random.random() < 0.5):
+            joining = [[waiting.pop(), int(random.integers(1, 12))] for _ in range(min(len(waiting), 3))]
+            scores = decoder.add([texts[number][:read] for number, read in joining])
+            rows += joining
+            for (number, read), row in zip(joining, scores, strict=True):
+                np.testing.assert_allclose(row, expected[number][read - 1], rtol=0, atol=1e-4)
+        staying = random.permutation([i for i, (_, read) in enumerate(rows) if read < 12]).tolist()
+        decoder.select(staying)
+        rows = [rows[i] for i in staying]
+        assert len(decoder.passes) == len(rows)
+        if rows:
+            scores = decoder.step([texts[number][read] for number, read in rows])
+            for row, mine in zip(rows, scores, strict=True):
+                row[1] += 1
+                np.testing.assert_allclose(mine, expected[row[0]][row[1] - 1], rtol=0, atol=1e-4)
 
 
 def test_what_cannot_be_read_is_refused() -> None:
     packed = pack(stored(tiny("1^3")))
-    text = text_of(packed)
-    for tokens, message in (([40], "vocabulary of 40"), ([-1], "vocabulary"), ([], "vocabulary"), ([1] * 33, "33 tok")):
+    decoder = CompiledDecoder(packed)
+    for tokens, message in (
+        ([40], "40 is no token of a vocabulary of 40"),
+        ([-1], "-1 is no token"),
+        ([1] * 33, "33 tok"),
+    ):
         with pytest.raises(InputError, match=message):
-            text.read(tokens)
+            decoder.add([tokens])
+    decoder.add([[1] * 32])
+    with pytest.raises(InputError, match="33 tokens are more than the model's context of 32"):
+        decoder.step([1])
+    with pytest.raises(InputError, match="2 tokens are given for 1 rows"):
+        decoder.step([1, 1])
     with pytest.raises(InputError, match="passes 0 do not fit shape"):
-        FastReader(packed, 0)
+        CompiledDecoder(packed, 0)
     with pytest.raises(InputError, match="threads is 0"):
-        FastStoryteller(packed, TOKENIZER, threads=0)
+        CompiledStoryteller(packed, TOKENIZER, threads=0)
     with pytest.raises(InputError, match="weights 'int4' are unknown; choose one of auto, float32"):
-        pack(stored(tiny("1^3")), "int4")
+        pack(stored(tiny("1^3")), "int4")  # pyright: ignore[reportArgumentType]
     broken = stored(tiny("1^3"))
     broken.weights["embedding.weight"][3, 3] = np.nan
     with pytest.raises(InputError, match="not all finite"):
         pack(broken, "int8")
 
 
-def test_a_team_serves_several_texts_in_turn() -> None:
+# --- Threads ---
+
+
+def test_decoders_use_the_pool_in_turn() -> None:
     packs = [pack(stored(tiny(shape, dim=dim, heads=2))) for shape, dim in (("1^3", 32), ("2", 48))]
-    texts = [text_of(packed, threads=3) for packed in packs]
-    expected = [text_of(packed).read_each(random_tokens(20).tolist()) for packed in packs]
-    for place, token in enumerate(random_tokens(20).tolist()):
-        for text, right in zip(texts, expected, strict=True):
-            assert np.array_equal(text.read([token])[0], right[place])
+    tokens = random_tokens(20).tolist()
+    decoders = [CompiledDecoder(packed, threads=3) for packed in packs]
+    expected = [scores_of(packed, tokens) for packed in packs]
+    for decoder, right in zip(decoders, expected, strict=True):
+        assert np.array_equal(decoder.add([tokens[:1]])[0], right[0])
+    for place, token in enumerate(tokens[1:], 1):
+        for decoder, right in zip(decoders, expected, strict=True):
+            assert np.array_equal(decoder.step([token])[0], right[place])
 
 
-# --- The pace ---
-
-
-def rates(pace: Pace, seconds: dict[int, float], tokens: int) -> list[int]:
+def rates(count: ThreadCount, seconds: dict[int, float], tokens: int) -> list[int]:
     """With how many threads each of ``tokens`` is read when each takes so many ``seconds``."""
     chosen = []
     for _ in range(tokens):
-        chosen.append(pace.threads)
-        pace.record(1, seconds[pace.threads])
+        chosen.append(count.threads)
+        count.record(count.threads, 1, seconds[count.threads])
     return chosen
 
 
-@pytest.mark.parametrize(("seconds", "faster"), [({1: 2.0, 4: 1.0}, 4), ({1: 1.0, 4: 2.0}, 1)])
-def test_most_tokens_are_read_the_faster_way(seconds: dict[int, float], faster: int) -> None:
-    pace = Pace(4)
-    pace.record(1, 100.0)  # The first time takes long and says nothing.
-    chosen = rates(pace, seconds, 10 * (STRETCH + TRIAL))
-    assert chosen.count(faster) > 0.9 * len(chosen)
-    # And it changes its mind when the machine does.
-    chosen = rates(pace, {1: seconds[4], 4: seconds[1]}, 10 * (STRETCH + TRIAL))
-    assert chosen.count(5 - faster) > 0.8 * len(chosen)
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({1: 4.0, 2: 3.0, 4: 2.0, 6: 1.0}, {1: 1.0, 2: 2.0, 4: 3.0, 6: 4.0}),
+        ({1: 1.0, 2: 2.0, 4: 3.0, 6: 4.0}, {1: 3.0, 2: 1.0, 4: 3.0, 6: 4.0}),
+        ({1: 2.0, 2: 1.0, 4: 2.0, 6: 9.0}, {1: 3.0, 2: 2.0, 4: 1.0, 6: 9.0}),
+    ],
+)
+def test_most_tokens_are_read_the_fastest_way(before: dict[int, float], after: dict[int, float]) -> None:
+    count = ThreadCount(6)
+    count.record(1, 1, 100.0)  # The first time takes long and says nothing.
+    for seconds, share in ((before, 0.9), (after, 0.6)):  # It changes its mind when the machine does.
+        chosen = rates(count, seconds, 10 * (STRETCH + TRIAL))
+        assert chosen.count(min(seconds, key=seconds.__getitem__)) > share * len(chosen)
+
+
+def test_a_trial_that_goes_badly_is_short() -> None:
+    count = ThreadCount(4)
+    count.record(1, 1, 100.0)
+    chosen = rates(count, {1: 1.0, 2: 50.0, 4: 1.0}, 10 * (STRETCH + TRIAL))
+    assert 10 <= chosen.count(2) <= 11, "one token each time"
+    assert chosen.count(4) == 0
 
 
 def test_one_thread_stays_one() -> None:
-    assert set(rates(Pace(1), {1: 1.0}, 600)) == {1}
+    assert set(rates(ThreadCount(1), {1: 1.0}, 600)) == {1}
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"), [("max 100000", 64), ("250000 100000", 3), ("50000 100000", 1), ("", 64), ("9 0", 64)]
+)
+def test_a_container_s_quota_of_cores_counts(
+    quota: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpu.max").write_text(quota + "\n")
+    monkeypatch.setattr(thread_pool, "QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64), raising=False)
+    assert thread_pool.cores() == expected
 
 
 # --- Stories ---
@@ -226,7 +298,7 @@ def test_one_thread_stays_one() -> None:
 )
 def test_stories_are_those_of_torch(shape: str, context: int, options: dict[str, Any]) -> None:
     model = tiny(shape, vocab_size=TOKENIZER.vocab_size, context=context, **options)
-    slow, fast = Storyteller(model, TOKENIZER), FastStoryteller(pack(stored(model)), TOKENIZER)
+    slow, fast = TorchStoryteller(model, TOKENIZER), CompiledStoryteller(pack(stored(model)), TOKENIZER)
     prompts = [*PROMPTS, TEXT, "Lily and"]
     for sampling in (replace(GREEDY, max_tokens=40), Sampling(max_tokens=40, seed=3, top_k=20, temperature=0.8)):
         for iterations in (None, 3):
@@ -239,10 +311,10 @@ def test_a_saved_model_is_read_without_torch(tmp_path: Path) -> None:
     model = tiny("1+1^3", vocab_size=TOKENIZER.vocab_size)
     save_model(model, tmp_path)
     TOKENIZER.save(tmp_path / "tokenizer.json")
-    expected = Storyteller(model, TOKENIZER).generate(["Lily"], GREEDY)
-    assert frailt.load_fast(tmp_path).generate(["Lily"], GREEDY) == expected
+    expected = TorchStoryteller(model, TOKENIZER).generate(["Lily"], GREEDY)
+    assert frailt.load(tmp_path).generate(["Lily"], GREEDY) == expected
     script = (
-        "import sys, frailt; teller = frailt.load_fast(sys.argv[1]); "
+        "import sys, frailt; teller = frailt.load(sys.argv[1]); "
         "print(ascii(teller.generate(['Lily'], frailt.Sampling(temperature=0, max_tokens=12))[0])); "
         "sys.exit(sorted({'torch', 'scipy', 'matplotlib', 'tyro'} & sys.modules.keys()) or None)"
     )
@@ -262,7 +334,7 @@ def test_bfloat16_files_are_kept_as_they_are(tmp_path: Path) -> None:
     assert np.array_equal(packed.weights, pack(stored(model), "bfloat16").weights)
     assert np.array_equal(read_model(tmp_path).weights["head.weight"], as_bfloat16(model.head.weight.detach().numpy()))
     tokens = random_tokens(9)
-    own = text_of(packed).read_each(tokens.tolist())
+    own = scores_of(packed, tokens.tolist())
     loaded = load_model(tmp_path)
     np.testing.assert_allclose(own, scores_in_torch(loaded, tokens), rtol=0, atol=1e-4)
 

@@ -19,9 +19,8 @@ import frailt
 from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
 from frailt.inference.sampling import Sampling, draw, probabilities
-from frailt.inference.torch_decoder import Storyteller
+from frailt.inference.torch_decoder import TorchStoryteller
 from frailt.model.checkpoint import save_model
-from frailt.model.frailt import FraiLT
 
 TEXT = """Lily and Ben went to the park. They saw a big red ball, and they played with it all day.
 Then the sun went down, and they went home. One day Tim had a big toy. He was so happy. The end."""
@@ -30,9 +29,9 @@ PROMPTS = ["Lily and", "", "They saw a big red ball, and they", "One day", "é"]
 GREEDY = Sampling(temperature=0, max_tokens=12)
 
 
-def teller(shape: str = "1^2", *, context: int = 64, **options: Any) -> Storyteller:
+def teller(shape: str = "1^2", *, context: int = 64, **options: Any) -> TorchStoryteller:
     model = tiny(shape, vocab_size=TOKENIZER.vocab_size, context=context, double=True, **options)
-    return Storyteller(model, TOKENIZER)
+    return TorchStoryteller(model, TOKENIZER)
 
 
 # --- Sampling ---
@@ -128,7 +127,7 @@ def test_impossible_options_are_refused(options: dict[str, Any], message: str) -
 # --- Generation ---
 
 
-def naive(teller: Storyteller, prompt: str, length: int, iterations: int | None = None) -> str:
+def naive(teller: TorchStoryteller, prompt: str, length: int, iterations: int | None = None) -> str:
     """Greedy decoding of one prompt without a cache, by the stated rule for a full context."""
     context = teller.model.config.context
     prompted = [1, *teller.tokenizer.encode(prompt)]
@@ -191,8 +190,8 @@ def test_the_same_prompt_gets_another_completion_each_time() -> None:
     assert [texts[0], texts[2]] == own.generate(["Lily", "Lily"], sampling)
     assert texts[0] == own.generate(["Lily"], sampling)[0]
     apart = {2: "", 1: ""}
-    for place, piece in own.write(["Lily", "Ben", "Lily", "Lily"], sampling, places=[2, 1]):
-        apart[place] += piece
+    for token in own.write(["Lily", "Ben", "Lily", "Lily"], sampling, rows=[2, 1]):
+        apart[token.row] += token.text
     assert apart == {2: texts[2], 1: texts[1]}, "a part of the prompts is completed as with all of them"
 
 
@@ -217,7 +216,7 @@ def test_no_prompts_no_texts() -> None:
     assert teller().generate([]) == []
 
 
-def chain(successor: Callable[[int], int]) -> Storyteller:
+def chain(successor: Callable[[int], int]) -> TorchStoryteller:
     """A model whose next token is always ``successor(token)``, whatever came before."""
     size = TOKENIZER.vocab_size
     model = tiny("1", dim=size, heads=1, vocab_size=size, tied=False, context=32)
@@ -227,7 +226,7 @@ def chain(successor: Callable[[int], int]) -> Storyteller:
         model.embedding.weight.copy_(torch.eye(size))
         for token in range(size):
             model.head.weight[successor(token), token] = 100.0
-    return Storyteller(model, TOKENIZER)
+    return TorchStoryteller(model, TOKENIZER)
 
 
 def steps(tokens: list[int]) -> Callable[[int], int]:
@@ -268,8 +267,17 @@ def test_half_a_character_at_the_end_is_marked() -> None:
     letter, *euro = TOKENIZER.pieces.index("e"), *TOKENIZER.encode("€")[-3:]
     own = chain(steps([letter, *euro]))
     assert own.generate(["e"], Sampling(max_tokens=3)) == ["€"]
-    assert list(own.stream("e", Sampling(max_tokens=3)))[:3] == ["", "", "€"]
+    assert list(own.stream("e", Sampling(max_tokens=3))) == ["", "", "€"]
     assert own.generate(["e"], Sampling(max_tokens=2)) == ["\ufffd"]
+    events = list(own.write(["e"], Sampling(max_tokens=5)))
+    assert [(token.id, token.text, token.finish) for token in events] == [
+        (euro[0], "", None),
+        (euro[1], "", None),
+        (euro[2], "€", None),
+        (1, "", "end"),
+    ]
+    assert {(token.row, token.passes) for token in events} == {(0, (1,))}
+    assert [token.finish for token in own.write(["e"], Sampling(max_tokens=2))] == [None, "length"]
 
 
 # --- Loading ---
@@ -279,27 +287,27 @@ def test_a_saved_model_tells_the_same_story(tmp_path: Path) -> None:
     model = tiny(vocab_size=TOKENIZER.vocab_size)
     save_model(model, tmp_path)
     TOKENIZER.save(tmp_path / "tokenizer.json")
-    expected = Storyteller(model, TOKENIZER).generate(["Lily"], GREEDY)
+    expected = TorchStoryteller(model, TOKENIZER).generate(["Lily"], GREEDY)
     assert frailt.load(str(tmp_path)).generate(["Lily"], GREEDY) == expected
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "tokenizer.json").rename(tmp_path / "elsewhere" / "own.json")
-    assert frailt.load(tmp_path, tmp_path / "elsewhere" / "own.json").generate(["Lily"], GREEDY) == expected
+    assert frailt.load(tmp_path, tokenizer=tmp_path / "elsewhere" / "own.json").generate(["Lily"], GREEDY) == expected
 
 
 def test_a_model_needs_its_own_tokenizer(tmp_path: Path) -> None:
     save_model(tiny(vocab_size=TOKENIZER.vocab_size + 2), tmp_path)
     with pytest.raises(InputError, match="holds no tokenizer"):
-        Storyteller.load(tmp_path)
+        TorchStoryteller.load(tmp_path)
     TOKENIZER.save(tmp_path / "tokenizer.json")
     with pytest.raises(InputError, match=r"vocabulary of 302, its tokenizer 300.*--tokenizer"):
-        Storyteller.load(tmp_path)
+        TorchStoryteller.load(tmp_path)
     with pytest.raises(InputError, match="holds no model"):
-        Storyteller.load(tmp_path / "nowhere")
+        TorchStoryteller.load(tmp_path / "nowhere")
 
 
 @needs_shared
 def test_stories260k_tells_a_story_with_the_tokenizer_beside_it() -> None:
-    own = frailt.load(TOK512 / "stories260K.bin")
-    assert isinstance(own.model, FraiLT)
-    text = own.generate(["Once upon a time"], Sampling(temperature=0, max_tokens=60))[0]
-    assert text.startswith(", there was a little girl named Lily.")
+    file = TOK512 / "stories260K.bin"
+    for own in (frailt.load(file), TorchStoryteller.load(file)):
+        text = own.generate(["Once upon a time"], Sampling(temperature=0, max_tokens=60))[0]
+        assert text.startswith(", there was a little girl named Lily.")

@@ -20,7 +20,8 @@ from frailt.evaluation.judge import asking as judge_run
 from frailt.evaluation.judge.calibrate import REAL, SPOILED, both_orders, calibration, preference
 from frailt.evaluation.judge.grading import METRICS
 from frailt.files import write_json
-from frailt.inference.torch_decoder import Storyteller
+from frailt.inference.storyteller import Token
+from frailt.inference.torch_decoder import TorchStoryteller
 from frailt.model.checkpoint import save_model
 
 KEY = "sk-test-0123456789abcdef"
@@ -289,15 +290,15 @@ def test_a_model_s_stories_outlive_a_ctrl_c(
     server: JudgeServer, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     args = ("runs/plain", "runs/frailt", "--out", str(tmp_path), *WRITE)
-    write, started = Storyteller.write, list[Storyteller]()
+    write, started = TorchStoryteller.write, list[TorchStoryteller]()
 
-    def cut_off(self: Storyteller, *args: Any, **options: Any) -> Iterator[tuple[int, str]]:
+    def cut_off(self: TorchStoryteller, *args: Any, **options: Any) -> Iterator[Token]:
         started.append(self)
         if len(started) == 2:
             raise KeyboardInterrupt
         return write(self, *args, **options)
 
-    monkeypatch.setattr(Storyteller, "write", cut_off)
+    monkeypatch.setattr(TorchStoryteller, "write", cut_off)
     status, _, err = run(*args)
     assert status == 130
     assert "the same command goes on from here" in err

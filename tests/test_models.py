@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from frailt import models
-from frailt.inference.torch_decoder import load
+from frailt.inference.storyteller import load
 from frailt.model.counts import count
 
 FOLDERS = [path.parent for path in Path(models.__file__).parent.glob("*/config.json")]
@@ -25,9 +25,9 @@ def test_each_has_its_weights_tokenizer_and_card(folder: Path) -> None:
         "model.safetensors",
         "tokenizer.json",
     }
-    teller = load(folder)
-    parameters = count(teller.model.config).parameters
+    storyteller = load(folder)
+    parameters = count(storyteller.config).parameters
     assert (folder / "model.safetensors").stat().st_size < 2 * parameters + 10_000, "in bfloat16"
     assert f"{parameters:,} parameters" in (folder / "README.md").read_text(encoding="utf-8")
-    told = teller.generate(["Once upon a time"] * 4)
+    told = storyteller.generate(["Once upon a time"] * 4)
     assert all(" the " in text for text in told), "it has learned English"

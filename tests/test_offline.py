@@ -28,7 +28,7 @@ from frailt.evaluation.judge.overlap import SEEN, overlap, words
 from frailt.evaluation.judge.students import Completion, complete, completions_of, labels
 from frailt.files import read_json
 from frailt.inference.sampling import Sampling
-from frailt.inference.torch_decoder import Storyteller
+from frailt.inference.torch_decoder import TorchStoryteller
 from frailt.model.checkpoint import save_model
 
 TRAINING = [
@@ -39,9 +39,9 @@ TRAINING = [
 
 
 @pytest.fixture(scope="module")
-def teller() -> Storyteller:
+def teller() -> TorchStoryteller:
     tokenizer = Tokenizer.train([story.text for story in stories(30)], vocab_size=300)
-    return Storyteller(tiny("1^2", vocab_size=300, context=128), tokenizer)
+    return TorchStoryteller(tiny("1^2", vocab_size=300, context=128), tokenizer)
 
 
 def completion(text: str, beginning: str = "Once", index: int = 0) -> Completion:
@@ -137,7 +137,7 @@ def test_distinct_and_repeated_runs() -> None:
 # Perplexity
 
 
-def test_perplexity_counts_the_completion_alone(teller: Storyteller) -> None:
+def test_perplexity_counts_the_completion_alone(teller: TorchStoryteller) -> None:
     """Against the model's own log-probabilities, one token after the other."""
     written = completion(" there was a red ball. Lily had it.", "One day")
     given = [teller.tokenizer.bos, *teller.tokenizer.encode("One day")]
@@ -152,7 +152,7 @@ def test_perplexity_counts_the_completion_alone(teller: Storyteller) -> None:
     assert found.interval is None
 
 
-def test_perplexity_of_what_is_long_or_empty(teller: Storyteller) -> None:
+def test_perplexity_of_what_is_long_or_empty(teller: TorchStoryteller) -> None:
     assert perplexity(teller, [completion("")]) is None
     text = " Lily had a red ball." * 60
     assert len(teller.tokenizer.encode(text)) > 128
@@ -170,7 +170,7 @@ def test_perplexity_of_what_is_long_or_empty(teller: Storyteller) -> None:
 # Facts
 
 
-class Oracle(Storyteller):
+class Oracle(TorchStoryteller):
     """Goes on as its book says."""
 
     def __init__(self, book: dict[str, str]) -> None:
@@ -197,7 +197,7 @@ def test_facts_kept_and_broken() -> None:
         facts_kept(Oracle({}), 0)
 
 
-def test_all_measures_at_once(teller: Storyteller) -> None:
+def test_all_measures_at_once(teller: TorchStoryteller) -> None:
     texts = {"a": [completion(TRAINING[0], str(i)) for i in range(3)], "b": [completion(" Yes.", "1")]}
     found = measure(texts, training_text=TRAINING, reference=teller)
     assert found["a"].seen is not None
@@ -281,7 +281,7 @@ def test_stories_are_cut_in_the_middle() -> None:
 # Students
 
 
-def test_completions_are_spread_over_the_beginnings(teller: Storyteller) -> None:
+def test_completions_are_spread_over_the_beginnings(teller: TorchStoryteller) -> None:
     given = [Beginning(text="One"), Beginning(text="Two"), Beginning(text="Three")]
     found = complete(teller, given, 7, Sampling(max_tokens=6))
     assert [one.beginning for one in found] == ["One", "Two", "Three"] * 2 + ["One"]
@@ -289,7 +289,7 @@ def test_completions_are_spread_over_the_beginnings(teller: Storyteller) -> None
     assert len({one.text for one in found}) == 7, "a beginning that is given again is completed in another way"
 
 
-def test_stories_are_written_once(teller: Storyteller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stories_are_written_once(teller: TorchStoryteller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_model(teller.model, tmp_path / "model")
     given = [Beginning(text="One"), Beginning(text="Two")]
 
@@ -298,7 +298,7 @@ def test_stories_are_written_once(teller: Storyteller, tmp_path: Path, monkeypat
         return completions_of("m/x", tmp_path / "model", teller, given, count, options, tmp_path / "out")
 
     first = written()
-    monkeypatch.setattr(Storyteller, "write", lambda *_, **__: pytest.fail("it writes again"))
+    monkeypatch.setattr(TorchStoryteller, "write", lambda *_, **__: pytest.fail("it writes again"))
     assert written() == first
     monkeypatch.undo()
     assert written(seed=1) != first
@@ -312,11 +312,11 @@ def test_stories_are_written_once(teller: Storyteller, tmp_path: Path, monkeypat
 
 
 def test_a_cut_off_writing_goes_on_with_the_same_stories(
-    teller: Storyteller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    teller: TorchStoryteller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_model(teller.model, tmp_path / "model")
     given = [Beginning(text="One"), Beginning(text="Two")]
-    whole, told = Storyteller.write, list[tuple[float, str]]()
+    whole, told = TorchStoryteller.write, list[tuple[float, str]]()
     monkeypatch.setattr(students, "BATCH", 3)
 
     def written(folder: str) -> list[Completion]:
@@ -333,14 +333,14 @@ def test_a_cut_off_writing_goes_on_with_the_same_stories(
             lambda done, state: told.append((done, state)),
         )
 
-    def cut_off(self: Storyteller, prompts: list[str], sampling: Sampling, *, places: range) -> Iterator:
-        for place, piece in whole(self, prompts, sampling, places=places):
-            yield place, piece
-            if place == 4:
+    def cut_off(self: TorchStoryteller, prompts: list[str], sampling: Sampling, *, rows: range) -> Iterator:
+        for token in whole(self, prompts, sampling, rows=rows):
+            yield token
+            if token.row == 4:
                 raise KeyboardInterrupt
 
     expected = written("whole")
-    monkeypatch.setattr(Storyteller, "write", cut_off)
+    monkeypatch.setattr(TorchStoryteller, "write", cut_off)
     with pytest.raises(KeyboardInterrupt):
         written("cut")
     monkeypatch.undo()

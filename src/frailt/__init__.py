@@ -2,8 +2,8 @@
 
     import frailt
 
-    teller = frailt.load("runs/1x8-d64")
-    print(teller.generate(["Once upon a time"])[0])
+    storyteller = frailt.load("runs/1x8-d64")
+    print(storyteller.generate(["Once upon a time"])[0])
 
 What is named here is loaded at first use, so that ``import frailt`` is quick.
 """
@@ -21,12 +21,12 @@ _HOMES = {
     "OptimizerConfig": "frailt.training.config",
     "PrepareConfig": "frailt.data.prepare",
     "Sampling": "frailt.inference.sampling",
-    "Storyteller": "frailt.inference.torch_decoder",
+    "Storyteller": "frailt.inference.storyteller",
+    "Token": "frailt.inference.storyteller",
     "Tokenizer": "frailt.data.tokenizer",
     "TrainConfig": "frailt.training.config",
     "compare": "frailt.studies.compare",
-    "load": "frailt.inference.torch_decoder",
-    "load_fast": "frailt.inference.cpu.decoder",
+    "load": "frailt.inference.storyteller",
     "prepare": "frailt.data.prepare",
     "train": "frailt.training.trainer",
 }
@@ -42,11 +42,11 @@ __all__ = [
     "PrepareConfig",
     "Sampling",
     "Storyteller",
+    "Token",
     "Tokenizer",
     "TrainConfig",
     "compare",
     "load",
-    "load_fast",
     "prepare",
     "train",
 ]
@@ -56,10 +56,9 @@ if TYPE_CHECKING:
     from frailt.data.prepare import PrepareConfig, prepare
     from frailt.data.tokenizer import Tokenizer
     from frailt.errors import InputError
-    from frailt.inference.cpu.decoder import load_fast
     from frailt.inference.exit_rule import EarlyExit
     from frailt.inference.sampling import Sampling
-    from frailt.inference.torch_decoder import Storyteller, load
+    from frailt.inference.storyteller import Storyteller, Token, load
     from frailt.model.config import ModelConfig
     from frailt.model.frailt import FraiLT
     from frailt.studies.compare import compare

@@ -14,7 +14,7 @@ def run(args: list[str]) -> None:
     from frailt.compiling import announce_compiling
     from frailt.evaluation.loss import pass_losses, stream_loss
     from frailt.evaluation.text import encode_text
-    from frailt.inference.torch_decoder import load
+    from frailt.inference.torch_decoder import TorchStoryteller
     from frailt.model.shape import Shape
     from frailt.training.device import Device, choose_device
 
@@ -35,9 +35,9 @@ def run(args: list[str]) -> None:
 
     command = parse(Command, "evaluate", args, __doc__)
     announce_compiling()
-    teller = load(command.model, command.tokenizer)
-    model = teller.model.to(choose_device(command.device))
-    tokens, size = encode_text(list(command.text), teller.tokenizer)
+    storyteller = TorchStoryteller.load(command.model, command.tokenizer, device=choose_device(command.device))
+    model = storyteller.model
+    tokens, size = encode_text(list(command.text), storyteller.tokenizer)
     loss = stream_loss(model, tokens, text_bytes=size)
     if not math.isfinite(loss.nats):
         raise InputError(f"{command.model} gives a loss of {loss.nats}: its weights are damaged or its training failed")

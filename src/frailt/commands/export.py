@@ -11,7 +11,7 @@ def run(args: list[str]) -> None:
     from frailt.export.gguf import save_gguf
     from frailt.export.plain_llama import plain_llama
     from frailt.export.transformers import save_transformers
-    from frailt.inference.generation import tokenizer_of
+    from frailt.inference.storyteller import tokenizer_of
     from frailt.model.stored import read_model
 
     @dataclass(frozen=True, kw_only=True)

@@ -129,13 +129,13 @@ def _offline(command: Any) -> None:
     from frailt.evaluation.judge.judging import hashes
     from frailt.evaluation.judge.offline import Facts, facts_kept, measure
     from frailt.evaluation.judge.students import Completion
-    from frailt.inference.torch_decoder import load
+    from frailt.inference.torch_decoder import TorchStoryteller
 
     if command.estimate:
         raise InputError("--offline asks no judge and costs nothing; leave out --estimate")
     # Whatever is wrong with them is said before the models write.
     stories = read_stories(command.text) if command.text else None
-    reference = load(command.reference, command.tokenizer) if command.reference is not None else None
+    reference = TorchStoryteller.load(command.reference, command.tokenizer) if command.reference is not None else None
     facts: dict[str, Facts] = {}
 
     def probe(name: str, teller: Any) -> None:

@@ -3,25 +3,23 @@
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from frailt.errors import InputError
 from frailt.model.shape import Shape
 from frailt.options import Words, parse, passes, write
 
 if TYPE_CHECKING:
-    from frailt.inference.cpu.packing import Weights
     from frailt.inference.exit_rule import EarlyExit
-    from frailt.inference.generation import Teller
     from frailt.model.config import ModelConfig
-    from frailt.training.device import Device
 
 
 def run(args: list[str]) -> None:
     from frailt.compiling import announce_compiling
+    from frailt.device import Device
     from frailt.inference.cpu.packing import Weights
     from frailt.inference.exit_rule import EarlyExit
     from frailt.inference.sampling import Sampling
+    from frailt.inference.storyteller import load
 
     @dataclass(frozen=True, kw_only=True)
     class Command:
@@ -37,18 +35,20 @@ def run(args: list[str]) -> None:
         """Passes end for a token when one changes little: l2:0.15 (its state), kl:0.01 (its prediction). For models
         trained with --passes random."""
         sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.8))
-        device: Literal["auto", "cpu", "cuda", "mps"] = "cpu"
+        device: Device = "cpu"
         """Where to compute. Small models write fastest on the CPU."""
         weights: Weights = "auto"
         """Precision of the weights on the CPU: bfloat16 and int8 are faster; auto: as stored."""
 
     command = parse(Command, "story", args, __doc__)
     announce_compiling()
-    teller = _teller(command.model or _own_or_shipped(), command.tokenizer, command.device, command.weights)
+    storyteller = load(
+        command.model or _own_or_shipped(), tokenizer=command.tokenizer, device=command.device, weights=command.weights
+    )
     iterations = passes(command.passes)
     early_exit = EarlyExit.parse(command.exit) if command.exit is not None else None
-    _note_passes(teller.config, iterations, early_exit)
-    pieces = teller.stream(
+    _note_passes(storyteller.config, iterations, early_exit)
+    pieces = storyteller.stream(
         command.beginning,
         command.sampling,
         iterations=iterations,
@@ -58,26 +58,6 @@ def run(args: list[str]) -> None:
     for piece in pieces:
         write(piece)
     write("\n")
-
-
-def _teller(model: Path, tokenizer: Path | None, device: "Device", weights: "Weights") -> "Teller":
-    """On a CPU the fast decoder, which needs no torch."""
-    kind = "cpu"
-    if device != "cpu":
-        from frailt.training.device import choose_device
-
-        kind = choose_device(device).type
-    if kind == "cpu":
-        from frailt.inference.cpu.decoder import load_fast
-
-        return load_fast(model, tokenizer, weights=weights)
-    if weights != "auto":
-        raise InputError(f"weights {weights} are for the CPU; leave out --weights, or add --device cpu")
-    from frailt.inference.torch_decoder import load
-
-    teller = load(model, tokenizer)
-    teller.model.to(kind)
-    return teller
 
 
 def _own_or_shipped() -> Path:

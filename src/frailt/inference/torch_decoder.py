@@ -1,5 +1,7 @@
 """Stories from a model in torch: any device, several at once in one batch."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +10,18 @@ import torch
 from numpy.typing import NDArray
 
 from frailt.data.tokenizer import Tokenizer
+from frailt.errors import InputError
 from frailt.inference.exit_rule import EarlyExit
 from frailt.inference.exit_torch import step
-from frailt.inference.generation import Reader, Teller, tokenizer_of
+from frailt.inference.generation import Decoder
+from frailt.inference.storyteller import Storyteller, tokenizer_of
 from frailt.model.cache import Cache
 from frailt.model.checkpoint import load_model
 from frailt.model.frailt import FraiLT
 from frailt.model.shape import Shape
 
 
-class Storyteller(Teller):
+class TorchStoryteller(Storyteller):
     """A model with its tokenizer.
 
     Args:
@@ -29,32 +33,30 @@ class Storyteller(Teller):
         self.config, self.model, self.tokenizer = model.config, model, tokenizer
 
     @classmethod
-    def load(cls, path: Path, tokenizer: Path | None = None) -> "Storyteller":
+    def load(
+        cls, path: Path, tokenizer: Path | None = None, *, device: str | torch.device = "cpu"
+    ) -> "TorchStoryteller":
         """Read a model and its tokenizer.
 
         Args:
             path: a run folder, a saved model's folder, or a llama2.c ``.bin``.
             tokenizer: where it is not stored beside the model.
+            device: where to compute.
 
         Raises:
             InputError: either is missing or damaged, or their vocabularies differ.
         """
         model = load_model(path)
-        return cls(model, tokenizer_of(path, model.config, tokenizer))
+        return cls(model.to(device), tokenizer_of(path, model.config, tokenizer))
 
-    def reader(
+    def decoder(
         self, iterations: int | tuple[int, ...] | None = None, early_exit: EarlyExit | None = None
-    ) -> "TorchReader":
-        return TorchReader(self.model, iterations, early_exit)
+    ) -> "TorchDecoder":
+        return TorchDecoder(self.model, iterations, early_exit)
 
 
-def load(path: str | Path, tokenizer: str | Path | None = None) -> Storyteller:
-    """Read a model to generate with; see ``Storyteller.load``."""
-    return Storyteller.load(Path(path), Path(tokenizer) if tokenizer is not None else None)
-
-
-class TorchReader(Reader):
-    """Reads a batch with one cache; see ``telling.Reader``."""
+class TorchDecoder(Decoder):
+    """Reads a batch with one cache; see ``generation.Decoder``."""
 
     def __init__(
         self, model: FraiLT, iterations: int | tuple[int, ...] | None = None, early_exit: EarlyExit | None = None
@@ -62,53 +64,67 @@ class TorchReader(Reader):
         super().__init__(model.config.context)
         self.model, self.iterations, self.early_exit = model, iterations, early_exit
         shape = Shape.parse(model.config.shape)
-        self._all = shape.passes(iterations)
+        self._all = np.array([shape.passes(iterations)], np.int64)
         if early_exit is not None:
-            early_exit.groups(shape, self._all)  # Refused before anything is read.
+            early_exit.groups(shape, shape.passes(iterations))  # Refused before anything is read.
         self.device = next(model.parameters()).device
-        self.cache = Cache(self.context)
+        self._clear()
 
-    def read(self, rows: list[list[int]]) -> NDArray[Any]:
+    @property
+    def passes(self) -> NDArray[np.int64]:
+        return self._passes
+
+    @torch.inference_mode()
+    def add(self, texts: list[list[int]]) -> NDArray[Any]:
         """Padded on the left to equal lengths."""
-        longest = max(map(len, rows))
-        tokens = torch.tensor([[0] * (longest - len(row)) + row for row in rows], device=self.device)
-        lengths = torch.tensor([len(row) for row in rows], device=self.device)
+        longest = max(map(len, texts))
+        tokens = torch.tensor([[0] * (longest - len(text)) + text for text in texts], device=self.device)
+        lengths = torch.tensor([len(text) for text in texts], device=self.device)
         padded = bool((lengths < longest).any())
         real = torch.arange(longest, device=self.device) >= longest - lengths[:, None] if padded else None
-        self.cache = Cache(self.context)
-        return self._scores(tokens, real)
-
-    @torch.inference_mode()
-    def step(self, tokens: list[int], again: dict[int, list[int]]) -> NDArray[Any]:
-        if not again:
-            return self._next(tokens)
-        # Those that go on, and those that are read again, apart; then one batch as before.
-        going = [place for place in range(len(tokens)) if place not in again]
-        order = np.argsort([*going, *again])
-        if not going:
-            return self.read(list(again.values()))[order]
-        self.cache.select(going)
-        scores, passes, cache = self._next([tokens[place] for place in going]), self.passes, self.cache
-        scores = np.concatenate((scores, self.read(list(again.values()))))[order]
-        self.passes = np.concatenate((passes, self.passes))[order]
-        cache.join(self.cache)
-        cache.select(order.tolist())
-        self.cache = cache
+        cache = Cache(self.context)
+        scores = self._scores(tokens, cache, real)
+        with self._all_or_nothing():
+            if len(self._passes):
+                self.cache.join(cache)
+            else:
+                self.cache = cache
+            self._passes = np.concatenate((self._passes, self._all.repeat(len(texts), axis=0)))
         return scores
 
-    def _next(self, tokens: list[int]) -> NDArray[Any]:
+    @torch.inference_mode()
+    def step(self, tokens: list[int]) -> NDArray[Any]:
+        if len(tokens) != len(self._passes):
+            raise InputError(f"{len(tokens)} tokens are given for {len(self._passes)} rows; give one for each")
         read = torch.tensor(tokens, device=self.device)
-        if self.early_exit is None:
-            return self._scores(read[:, None], None)
-        logits, passes = step(self.model, read, self.cache, self.early_exit, self.iterations)
-        self.passes = passes.cpu().numpy()
-        return logits.cpu().numpy()
+        with self._all_or_nothing():
+            if self.early_exit is None:
+                scores, self._passes = self._scores(read[:, None], self.cache), self._all.repeat(len(tokens), axis=0)
+            else:
+                logits, passes = step(self.model, read, self.cache, self.early_exit, self.iterations)
+                scores, self._passes = logits.cpu().numpy(), passes.cpu().numpy()
+        return scores
 
     @torch.inference_mode()
-    def select(self, places: list[int]) -> None:
-        self.cache.select(places)
+    def select(self, rows: list[int]) -> None:
+        if not rows:
+            self._clear()
+            return
+        with self._all_or_nothing():
+            self.cache.select(rows)
+            self._passes = self._passes[rows]
 
-    @torch.inference_mode()
-    def _scores(self, tokens: torch.Tensor, real: torch.Tensor | None) -> NDArray[Any]:
-        self.passes = np.tile(np.array(self._all, np.int64), (len(tokens), 1))
-        return self.model(tokens, self.cache, self.iterations, real=real, last_only=True).logits[:, -1].cpu().numpy()
+    def _scores(self, tokens: torch.Tensor, cache: Cache, real: torch.Tensor | None = None) -> NDArray[Any]:
+        return self.model(tokens, cache, self.iterations, real=real, last_only=True).logits[:, -1].cpu().numpy()
+
+    def _clear(self) -> None:
+        self.cache, self._passes = Cache(self.context), self._all[:0]
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """The cache is changed in place: whoever is interrupted there must not go on with half of it."""
+        try:
+            yield
+        except BaseException:
+            self._clear()
+            raise

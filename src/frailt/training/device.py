@@ -4,26 +4,10 @@ from typing import Literal
 
 import torch
 
-from frailt.errors import InputError
+from frailt.device import Device as Device
+from frailt.device import choose_device as choose_device
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]
-
-
-def choose_device(name: Device) -> torch.device:
-    """The device for a name; auto: cuda, else mps, else cpu.
-
-    Raises:
-        InputError: it is not there.
-    """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind, here in there.items() if here))
-    if not there[name]:
-        raise InputError(
-            f"device {name} is not available here; use one of {', '.join(k for k, h in there.items() if h)}"
-        )
-    return torch.device(name)
 
 
 def choose_precision(name: Precision, device: torch.device) -> Literal["float32", "bfloat16"]:

@@ -29,7 +29,7 @@ from frailt.evaluation.loss import stream_loss
 from frailt.evaluation.text import encode_text
 from frailt.files import read_json
 from frailt.inference.sampling import Sampling
-from frailt.inference.torch_decoder import Storyteller, load
+from frailt.inference.torch_decoder import TorchStoryteller
 from frailt.model.counts import count
 from frailt.model.variant import Variant
 from frailt.statistics import Mean
@@ -103,7 +103,7 @@ def write_stories(
     tokenizer: Path | None = None,
     valid: Sequence[Path] = (),
     device: Any = "cpu",
-    visit: Callable[[str, Storyteller], None] = lambda name, teller: None,
+    visit: Callable[[str, TorchStoryteller], None] = lambda name, teller: None,
     report: Callable[[float, float, str], None] = lambda done, total, state: None,
 ) -> list[Student]:
     """Have each model complete the beginnings; what it wrote before is read, be it only a part.
@@ -131,8 +131,7 @@ def write_stories(
         def told(done: float, state: str, name: str = name, before: int = before, total: int = total) -> None:
             report(before + done, total, f"{name}: {state}")
 
-        teller = load(path, tokenizer if path.is_file() else None)
-        teller.model.to(device)
+        teller = TorchStoryteller.load(path, tokenizer if path.is_file() else None, device=device)
         written = completions_of(
             name, path, teller, beginnings, config.completions, config.sampling, out / "completions", told
         )
@@ -188,7 +187,7 @@ def described(student: Student) -> dict[str, Any]:
     return asdict(replace(student, written=())) | {"written": len(student.written)}
 
 
-def _loss(path: Path, teller: Storyteller, valid: Sequence[Path]) -> tuple[float | None, str | None]:
+def _loss(path: Path, teller: TorchStoryteller, valid: Sequence[Path]) -> tuple[float | None, str | None]:
     if valid:
         tokens, size = encode_text(list(valid), teller.tokenizer)
         return stream_loss(teller.model, tokens, text_bytes=size).nats_per_token, ", ".join(p.name for p in valid)

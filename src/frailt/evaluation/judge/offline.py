@@ -16,7 +16,7 @@ from frailt.evaluation.judge.overlap import overlap, words
 from frailt.evaluation.judge.students import Completion
 from frailt.evaluation.loss import token_losses
 from frailt.inference.sampling import Sampling
-from frailt.inference.torch_decoder import Storyteller
+from frailt.inference.torch_decoder import TorchStoryteller
 from frailt.statistics import Mean, mean, resample
 
 REPEATED = 4
@@ -64,7 +64,7 @@ def measure(
     completions: dict[str, list[Completion]],
     *,
     training_text: Iterable[str] | None = None,
-    reference: Storyteller | None = None,
+    reference: TorchStoryteller | None = None,
 ) -> dict[str, Offline]:
     """Measure the completions of several models.
 
@@ -108,7 +108,7 @@ def repetition(text: Sequence[str]) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def facts_kept(teller: Storyteller, count: int, *, seed: int = 0) -> Facts:
+def facts_kept(teller: TorchStoryteller, count: int, *, seed: int = 0) -> Facts:
     """Ask a model to go on where stories of the embedded world, none that it was trained on, have decided a word.
 
     It takes the likeliest words. Only a model that was trained on such stories can be expected to answer.
@@ -128,7 +128,7 @@ def facts_kept(teller: Storyteller, count: int, *, seed: int = 0) -> Facts:
     )
 
 
-def perplexity(reference: Storyteller, written: Sequence[Completion]) -> Mean | None:
+def perplexity(reference: TorchStoryteller, written: Sequence[Completion]) -> Mean | None:
     """exp(nats per token) of completions under a reference, with its interval over beginnings.
 
     What lies beyond the reference's context is left out; None where nothing is left.

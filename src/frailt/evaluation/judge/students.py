@@ -12,7 +12,7 @@ from frailt.errors import InputError
 from frailt.evaluation.judge.beginnings import Beginning
 from frailt.files import read_json, sha256, write_json
 from frailt.inference.sampling import Sampling
-from frailt.inference.torch_decoder import Storyteller
+from frailt.inference.storyteller import Storyteller
 
 BATCH = 20
 """Completions that are written side by side, and kept together: what a run that is cut off loses at most."""
@@ -69,11 +69,11 @@ def complete(
     while (first := len(found)) < count:
         batch = range(first, min(first + BATCH, count))
         texts, lengths, longest = dict.fromkeys(batch, ""), dict.fromkeys(batch, 0), 0
-        for place, piece in teller.write(given, sampling, places=batch):
-            texts[place] += piece
-            lengths[place] += 1
-            if longest < lengths[place] <= sampling.max_tokens:
-                longest = lengths[place]
+        for token in teller.write(given, sampling, rows=batch):
+            texts[token.row] += token.text
+            lengths[token.row] += 1
+            if longest < lengths[token.row]:
+                longest = lengths[token.row]
                 state = f"{first}/{count} stories, token {longest} of at most {sampling.max_tokens}"
                 report(first + len(batch) * (longest - 1) / sampling.max_tokens, state)
         found += [Completion(beginning=given[i], text=texts[i], index=i // len(beginnings)) for i in batch]

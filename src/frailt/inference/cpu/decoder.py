@@ -1,14 +1,12 @@
 """Stories on a plain CPU: the model in compiled code over one packed set of weights, and no torch.
 
 One block that is passed eight times is read from memory once and from the cache of the processor after that, so a
-FraiLT model speaks faster than a standard one of its depth. Weights may be kept in bfloat16 or int8. What they meet
-stays in float32; beside int8 it is rounded to 14 bits or more, and keys and values to bfloat16.
+FraiLT model decodes faster than a standard one of its depth. Weights may be kept in bfloat16 or int8. Activations stay
+in float32; beside int8 weights they are rounded to 14 bits or more, and keys and values to bfloat16.
 """
 
-from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,33 +14,34 @@ from numpy.typing import NDArray
 from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
 from frailt.inference.cpu.exit_kernels import BEFORE, LEAVE
-from frailt.inference.cpu.kernels import read
-from frailt.inference.cpu.packing import Packed, pack, padded
+from frailt.inference.cpu.kernels import READ, SCORE, STEP, Job, Sizes, read
+from frailt.inference.cpu.packing import Packed, padded
 from frailt.inference.cpu.products import COLUMNS, LANES
-from frailt.inference.cpu.thread_pool import TEAM, Pace, cores, doors
+from frailt.inference.cpu.thread_pool import POOL, ThreadCount, cores, doors
 from frailt.inference.exit_rule import EarlyExit
-from frailt.inference.generation import Reader, Teller, tokenizer_of
+from frailt.inference.generation import Decoder
+from frailt.inference.storyteller import Storyteller
 from frailt.model.config import ModelConfig
 from frailt.model.operations import unrolled
 from frailt.model.shape import Shape
-from frailt.model.stored import BFLOAT16, read_model
+from frailt.model.stored import BFLOAT16
 
 WORTH_THREADS = 150_000
 """Weights of a block below which several threads are not even tried."""
 AT_ONCE = 32
-"""Tokens whose scores are computed in one call, where all are asked for."""
+"""Tokens that are read in one call; Ctrl-C is heard between calls."""
 
 
-class FastStoryteller(Teller):
+class CompiledStoryteller(Storyteller):
     """A packed model with its tokenizer.
 
     Args:
         packed: from ``packing.pack``.
         tokenizer: the one it was trained with.
-        threads: exactly this many; unset: as many as there are cores, or one, whatever turns out to be faster.
+        threads: exactly this many; unset: as many as turn out to be fastest, at most the cores that there are.
 
     Raises:
-        InputError: there shall be less than one thread.
+        InputError: ``threads`` is less than one.
     """
 
     def __init__(self, packed: Packed, tokenizer: Tokenizer, *, threads: int | None = None) -> None:
@@ -50,40 +49,31 @@ class FastStoryteller(Teller):
             raise InputError(f"threads is {threads}; it must be at least 1")
         self.config, self.packed, self.tokenizer, self.threads = packed.config, packed, tokenizer, threads
 
-    def reader(
+    def decoder(
         self, iterations: int | tuple[int, ...] | None = None, early_exit: EarlyExit | None = None
-    ) -> "FastReader":
-        return FastReader(self.packed, iterations, early_exit, threads=self.threads)
+    ) -> "CompiledDecoder":
+        return CompiledDecoder(self.packed, iterations, early_exit, threads=self.threads)
 
 
-def load_fast(
-    path: str | Path, tokenizer: str | Path | None = None, *, weights: str = "auto", threads: int | None = None
-) -> FastStoryteller:
-    """Read a model to generate with on the CPU.
+class Row(NamedTuple):
+    """A text of the batch."""
 
-    Args:
-        path: a run folder, a saved model's folder, or a llama2.c ``.bin``.
-        tokenizer: where it is not stored beside the model.
-        weights: how they are kept in memory: auto (as stored), float32, bfloat16 or int8.
-        threads: see ``FastStoryteller``.
-
-    Raises:
-        InputError: model or tokenizer is missing or damaged, or their vocabularies differ.
-    """
-    path = Path(path)
-    stored = read_model(path)
-    pieces = tokenizer_of(path, stored.config, Path(tokenizer) if tokenizer is not None else None)
-    return FastStoryteller(pack(stored, weights), pieces, threads=threads)
+    slot: int
+    """Which of the decoder's keys and values are its own."""
+    length: int
+    """Tokens read so far."""
+    passes: list[int]
+    """Through each group, of the last token."""
 
 
-class FastReader(Reader):
-    """Reads texts token by token, each with keys and values of its own; see ``telling.Reader``.
+class CompiledDecoder(Decoder):
+    """Reads texts token by token; see ``generation.Decoder``.
 
     Args:
         packed: the model.
         iterations: passes, as for ``FraiLT.forward``.
-        early_exit: when a token after those of ``read`` needs no further pass.
-        threads: see ``FastStoryteller``.
+        early_exit: when a token of ``step`` needs no further pass.
+        threads: see ``CompiledStoryteller``.
 
     Raises:
         InputError: the iterations do not fit the shape, or it has only one pass and cannot be left early.
@@ -98,130 +88,124 @@ class FastReader(Reader):
         threads: int | None = None,
     ) -> None:
         super().__init__(packed.config.context)
-        shape = Shape.parse(packed.config.shape)
-        passes = shape.passes(iterations)
-        if early_exit is not None:
-            early_exit.groups(shape, passes)  # Refused before anything is read.
-        self._new = partial(FastText, packed, passes, early_exit, threads or _threads(packed), adapt=threads is None)
-        self.texts: list[FastText] = []
+        passes = Shape.parse(packed.config.shape).passes(iterations)
+        self._vocab, self._all, self._rows = packed.config.vocab_size, list(passes), list[Row]()
+        most = threads or _worth(packed)
+        self._threads, self._trial = most, None if threads else ThreadCount(most)
+        self._job = _job(packed, passes, early_exit, most)
 
-    def read(self, rows: list[list[int]]) -> NDArray[np.float32]:
-        self.texts += [self._new() for _ in rows[len(self.texts) :]]
-        del self.texts[len(rows) :]
-        return self.step([0] * len(rows), dict(enumerate(rows)))
+    @property
+    def passes(self) -> NDArray[np.int64]:
+        return np.array([row.passes for row in self._rows], np.int64).reshape(-1, len(self._all))
 
-    def step(self, tokens: list[int], again: dict[int, list[int]]) -> NDArray[np.float32]:
-        scores = []
-        for place, (text, token) in enumerate(zip(self.texts, tokens, strict=True)):
-            if place in again:
-                text.length = 0
-                scores.append(text.read(again[place]))
-            else:
-                scores.append(text.step(token))
-        self.passes = np.stack([text.passes for text in self.texts])
-        return np.concatenate(scores)
-
-    def select(self, places: list[int]) -> None:
-        self.texts = [self.texts[place] for place in places]
-
-
-class FastText:
-    """One text and what the model remembers of it.
-
-    Args:
-        packed: the model.
-        passes: through each of its groups.
-        early_exit: when a token that is read by ``step`` needs no further pass.
-        threads: how many read it together.
-        adapt: whether one thread may read alone where that is faster.
-    """
-
-    def __init__(
-        self, packed: Packed, passes: tuple[int, ...], early_exit: EarlyExit | None, threads: int, *, adapt: bool
-    ) -> None:
-        config = packed.config
-        self.config, self._pace, self._adapt = config, Pace(threads), adapt
-        self.length = 0
-        """Tokens read so far; set it back to forget the last ones."""
-        plan, encodings = _plan(packed, passes)
-        head = config.dim // config.heads
-        cos, sin = _rotary(config.context, head, config.rope_theta)
-        rows = padded(config.dim, COLUMNS), padded(config.feed_forward_dim, COLUMNS)
-        widest = padded(max(3 * config.dim, 2 * config.feed_forward_dim, config.context), 2 * LANES)
-        room = padded(config.context, LANES) * max(padded(head, COLUMNS), padded(head, LANES))
-        # Beside int8 weights they would soon be most of what is read; beside others the result stays exact.
-        kind = BFLOAT16 if packed.weights.dtype == np.int8 else np.float32
-        keys, values = np.zeros((2, len(plan), config.key_value_heads, room), kind)
-        self.passes = np.array(passes, np.int64)
-        """Passes through each group that the last token did."""
-        self._all = passes
-        self._order = np.zeros(5, np.int64)
-        self._tokens = np.zeros(config.context, np.int64)
-        self._logits = np.zeros((AT_ONCE, padded(config.vocab_size, LANES)), np.float32)
-        predicts = self._logits.shape[1] if early_exit is not None and early_exit.criterion == "kl" else 0
-        self._counter = np.zeros(16, np.int64)
-        self._arguments = (
-            doors(threads),
-            self._order,
-            self._tokens,
-            (config.heads, config.key_value_heads, config.dim, *rows, config.vocab_size),
-            np.float32(config.norm_eps),
-            packed.weights,
-            packed.scales,
-            packed.starts,
-            packed.norms,
-            encodings,
-            plan,
-            _exits(config, passes, early_exit),
-            np.float32(early_exit.threshold if early_exit is not None else 0),
-            cos,
-            sin,
-            keys,
-            values,
-            np.zeros((4, widest), np.float32),
-            np.zeros((threads, 5, widest), np.float32),
-            np.zeros((threads, widest), np.int16),
-            self._logits,
-            np.zeros((2, predicts), np.float32),
-            self.passes,
-            self._counter,
+    def add(self, texts: list[list[int]]) -> NDArray[np.float32]:
+        taken = {row.slot for row in self._rows}
+        free = [slot for slot in range(len(taken) + len(texts)) if slot not in taken]
+        rows = [Row(slot, len(text), self._all) for slot, text in zip(free, texts, strict=False)]
+        self._make_room(max((row.slot for row in rows), default=0) + 1)
+        scores, _ = self._read(
+            [
+                (row.slot, position, token, SCORE if position == row.length - 1 else READ)
+                for row, text in zip(rows, texts, strict=True)
+                for position, token in enumerate(text)
+            ]
         )
+        self._rows = self._rows + rows  # Only now: whoever is interrupted before has read nothing.
+        return scores
 
-    def read(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Read more tokens; scores of what follows the last one, shape ``(1, vocab)``.
+    def step(self, tokens: list[int]) -> NDArray[np.float32]:
+        rows = self._rows
+        if len(tokens) != len(rows):
+            raise InputError(f"{len(tokens)} tokens are given for {len(rows)} rows; give one for each")
+        entries = [(row.slot, row.length, token, STEP) for row, token in zip(rows, tokens, strict=True)]
+        scores, passes = self._read(entries)
+        self._rows = [Row(row.slot, row.length + 1, new) for row, new in zip(rows, passes, strict=True)]
+        return scores
+
+    def select(self, rows: list[int]) -> None:
+        self._rows = [self._rows[row] for row in rows]
+
+    def _make_room(self, slots: int) -> None:
+        job = self._job
+        if slots > len(job.keys):
+            wider = [np.zeros((max(slots, 2 * len(old)), *old.shape[1:]), old.dtype) for old in (job.keys, job.values)]
+            for old, new in zip((job.keys, job.values), wider, strict=True):
+                new[: len(old)] = old
+            # A helper may still wait for another order on the arrays from before.
+            self._job = job._replace(doors=doors(len(job.doors)), keys=wider[0], values=wider[1])
+
+    def _read(self, entries: list[tuple[int, int, int, int]]) -> tuple[NDArray[np.float32], list[list[int]]]:
+        """Scores and passes for the entries that ask for them.
 
         Raises:
-            InputError: there is no room for so many, or one is not in the vocabulary.
+            InputError: a text gets longer than the context, or a token is not in the vocabulary.
         """
-        return self._read(tokens, 1)
-
-    def step(self, token: int) -> NDArray[np.float32]:
-        """As ``read`` for one token, which may leave groups early."""
-        return self._read([token], 1, early=True)
-
-    def read_each(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """As ``read``, with the scores after each token, shape ``(tokens, vocab)``."""
-        parts = [tokens[at : at + AT_ONCE] for at in range(0, len(tokens), AT_ONCE)]
-        return np.concatenate([self._read(part, len(part)) for part in parts])
-
-    def _read(self, tokens: Sequence[int], lines: int, *, early: bool = False) -> NDArray[np.float32]:
-        count, vocab = len(tokens), self.config.vocab_size
-        if self.length + count > self.config.context:
-            raise InputError(f"{self.length + count} tokens are more than the model's context of {self.config.context}")
-        if not count or min(tokens) < 0 or max(tokens) >= vocab:
-            raise InputError(f"{list(tokens)} are not tokens of a vocabulary of {vocab}")
-        self._tokens[:count] = tokens
-        self._order[:] = count, self.length, lines, early, self._counter[0]
-        self.passes[:] = self._all
-        begun = perf_counter()
-        TEAM.run(read, self._arguments, self._pace.threads)
-        if self._adapt:
-            self._pace.record(count, perf_counter() - begun)
-        self.length += count
-        return self._logits[:lines, :vocab].copy()
+        for _, position, token, _ in entries:
+            if position >= self.context:
+                raise InputError(f"{position + 1} tokens are more than the model's context of {self.context}")
+            if not 0 <= token < self._vocab:
+                raise InputError(f"{token} is no token of a vocabulary of {self._vocab}")
+        job, scores, passes = self._job, list[NDArray[np.float32]](), list[list[int]]()
+        for start in range(0, len(entries), AT_ONCE):
+            part = entries[start : start + AT_ONCE]
+            job.order[0] = len(part)
+            job.entries[: len(part)] = part
+            lines = sum(entry[3] >= SCORE for entry in part)
+            job.passes[:lines] = self._all
+            if self._trial is not None:
+                self._threads = self._trial.threads
+            begun = perf_counter()
+            threads = POOL.run(read, job, self._threads)
+            if self._trial is not None:
+                self._trial.record(threads, len(part), perf_counter() - begun)
+            scores.append(job.logits[:lines, : self._vocab].copy())
+            passes += job.passes[:lines].tolist()
+        return np.concatenate(scores) if scores else np.empty((0, self._vocab), np.float32), passes
 
 
-def _threads(packed: Packed) -> int:
+def _job(packed: Packed, passes: tuple[int, ...], early_exit: EarlyExit | None, threads: int) -> Job:
+    """With room for one text."""
+    config = packed.config
+    exits = _exits(config, passes, early_exit)
+    plan, encodings = _plan(packed, passes)
+    head = config.dim // config.heads
+    cos, sin = _rotary(config.context, head, config.rope_theta)
+    dim_row, hidden_row = padded(config.dim, COLUMNS), padded(config.feed_forward_dim, COLUMNS)
+    widest = padded(max(3 * config.dim, 2 * config.feed_forward_dim, config.context), 2 * LANES)
+    room = padded(config.context, LANES) * max(padded(head, COLUMNS), padded(head, LANES))
+    # Beside int8 weights they would soon be most of what is read; beside others the result stays exact.
+    kind = BFLOAT16 if packed.weights.dtype == np.int8 else np.float32
+    keys, values = (np.zeros((1, len(plan), config.key_value_heads, room), kind) for _ in range(2))
+    vocab = padded(config.vocab_size, LANES)
+    return Job(
+        doors=doors(threads),
+        order=np.zeros(3, np.int64),
+        entries=np.zeros((AT_ONCE, 4), np.int64),
+        counter=np.zeros(16, np.int64),
+        sizes=Sizes(config.heads, config.key_value_heads, config.dim, dim_row, hidden_row, config.vocab_size),
+        epsilon=np.float32(config.norm_eps),
+        weights=packed.weights,
+        scales=packed.scales,
+        starts=packed.starts,
+        norms=packed.norms,
+        encodings=encodings,
+        plan=plan,
+        exits=exits,
+        limit=np.float32(early_exit.threshold if early_exit is not None else 0),
+        cos=cos,
+        sin=sin,
+        keys=keys,
+        values=values,
+        shared=np.zeros((4, widest), np.float32),
+        private=np.zeros((threads, 5, widest), np.float32),
+        whole=np.zeros((threads, widest), np.int16),
+        logits=np.zeros((AT_ONCE, vocab), np.float32),
+        guesses=np.zeros((2, vocab if early_exit is not None and early_exit.criterion == "kl" else 0), np.float32),
+        passes=np.zeros((AT_ONCE, len(passes)), np.int64),
+    )
+
+
+def _worth(packed: Packed) -> int:
     """How many threads may pay for a model of this size."""
     return cores() if len(packed.weights) // len(packed.starts) >= WORTH_THREADS else 1
 

@@ -1,160 +1,146 @@
 """One token after the other through a packed model, compiled by LLVM for the processor at hand.
 
 ``read`` is the whole step: embedding, encodings, norms, rotary positions, attention, SwiGLU, head. Several threads
-may run it together on the same arguments: each takes a share of every matrix's rows, and of the heads, and they meet
+may run it together on the same job: each takes a share of every matrix's rows, and of the heads, and they meet
 at five barriers a block. That is far cheaper than a parallel region for each product, and no thread spins between
 tokens, as those of Numba's own pool do.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from frailt.compiling import compiled
 from frailt.inference.cpu import exit_kernels, products, thread_pool
 from frailt.inference.cpu.exit_kernels import BEFORE, LEAVE, copy_keys, copy_values, distance, divergence
 from frailt.inference.cpu.products import COLUMNS, LANES, number, operand, place_of, product, sixteen_rows, store
-from frailt.inference.cpu.thread_pool import asked, meet
+from frailt.inference.cpu.thread_pool import arrive, gather, give_order, look, meet, order_for
 from frailt.model import vector_math
 from frailt.model.vector_math import exp_of_negative, f32
 
 options: dict[str, Any] = {"fastmath": True, "error_model": "numpy", "nogil": True}
 
+READ, SCORE, STEP = 0, 1, 2
+"""What to do with a token: read it, also score what follows it, and let it leave groups early."""
+
+
+class Sizes(NamedTuple):
+    """Of a model; rows are counted with their padding."""
+
+    heads: int
+    kv_heads: int
+    dim: int
+    dim_row: int
+    """Numbers in a row of ``dim`` weights."""
+    hidden_row: int
+    """Numbers in a row of hidden weights."""
+    vocab: int
+
+
+class Job(NamedTuple):
+    """What ``read`` works on: the model, its memory of a batch of texts, an order, and room for results.
+
+    All threads have the same arrays, and these stay the same from one order to the next; only their contents change.
+    """
+
+    doors: NDArray[np.int64]
+    """Of helping threads, see ``thread_pool.py``."""
+    order: NDArray[np.int64]
+    """How many entries to read; the counter before, and the number of threads (written by ``read``)."""
+    entries: NDArray[np.int64]
+    """Shape ``(n, 4)``: for each token to read its batch row, its position, the token, and what to do with it."""
+    counter: NDArray[np.int64]
+    """For ``meet``."""
+    sizes: Sizes
+    epsilon: np.float32
+    """Of RMSNorm."""
+    weights: NDArray[Any]
+    """This and the next three: see ``packing.Packed``."""
+    scales: NDArray[np.float32]
+    starts: NDArray[np.int64]
+    norms: NDArray[np.float32]
+    encodings: NDArray[np.float32]
+    """Shape ``(n, dim)``: a vector for each block and pass."""
+    plan: NDArray[np.int64]
+    """Shape ``(depth, 2)``: the block that each step of the depth goes through, and the encoding that it adds first
+    (-1: none)."""
+    exits: NDArray[np.int64]
+    """Shape ``(depth, 5)``: what follows each step, see ``decoder._exits``."""
+    limit: np.float32
+    """The change between passes below which a token leaves early."""
+    cos: NDArray[np.float32]
+    """This and ``sin``: shape ``(context, head / 2)``."""
+    sin: NDArray[np.float32]
+    keys: NDArray[Any]
+    """This and ``values``: float32 or bfloat16 ``(rows, depth, kv_heads, n)``, finite everywhere. For each batch row,
+    step of the depth and head a matrix of tokens by numbers of the head (values: of numbers by tokens), interleaved as
+    weights are."""
+    values: NDArray[Any]
+    shared: NDArray[np.float32]
+    """Shape ``(4, n)``, what threads tell each other: signal, queries with keys and values, heads' outputs, hidden
+    layer. Zeros where nothing is written."""
+    private: NDArray[np.float32]
+    """Shape ``(threads, 5, n)``: normalised signal, results, query, scores, signal after the last pass."""
+    whole: NDArray[np.int16]
+    """Shape ``(threads, n)``: the normalised signal beside int8 weights."""
+    logits: NDArray[np.float32]
+    """Shape ``(n, vocab)``, with columns for whole blocks of rows: a line for each entry that is scored."""
+    guesses: NDArray[np.float32]
+    """Shape ``(2, vocab)``, as ``logits``: what the last two passes predict. Without columns, the signals themselves
+    are compared."""
+    passes: NDArray[np.int64]
+    """Shape ``(n, groups)``, lines as in ``logits``: filled in for groups that a token left early."""
+
 
 @compiled(products, exit_kernels, thread_pool, vector_math, **options)
-def read(
-    doors,
-    order,
-    tokens,
-    sizes,
-    epsilon,
-    weights,
-    scales,
-    starts,
-    norms,
-    encodings,
-    plan,
-    exits,
-    limit,
-    cos,
-    sin,
-    keys,
-    values,
-    shared,
-    private,
-    whole,
-    logits,
-    guesses,
-    done,
-    counter,
-    thread,
-    threads,
-):
-    """Read tokens, as ordered; scores of what follows the last of them.
+def read(job, helper, threads):
+    """Carry out one order as its leader, or orders as a helper; how many threads did.
 
     Args:
-        doors: of helping threads, see ``thread_pool.py``.
-        order: int64: how many tokens to read, how many are known before them, for how many of the last to give
-            scores, whether they may leave groups early (1) or not (0), and what the counter says before.
-        tokens: int64 ``(n,)``; the first of them are read.
-        sizes: heads, kv_heads, dim, the numbers in a row of dim and of hidden weights, padding included, and vocab.
-        epsilon: of RMSNorm.
-        weights, scales, starts, norms: see ``packing.Packed``.
-        encodings: float32 ``(n, dim)``, a vector for each block and pass.
-        plan: int64 ``(depth, 2)``: the block that each step of the depth goes through, and the encoding that it
-            adds first (-1: none).
-        exits: int64 ``(depth, 5)``: what follows each step, see ``fast_decoder._exits``.
-        limit: the change between passes below which a token leaves early.
-        cos, sin: float32 ``(context, head / 2)``.
-        keys, values: float32 or bfloat16 ``(depth, kv_heads, n)``, finite everywhere: for each slot and head a matrix
-            of tokens by numbers of the head, and one of numbers by tokens, interleaved as weights are.
-        shared: float32 ``(4, n)``, what threads tell each other: signal, queries with keys and values, heads'
-            outputs, hidden layer. Zeros where nothing is written.
-        private: float32 ``(threads, 5, n)``: normalised signal, results, query, scores, signal after the last pass.
-            ``whole``: int16 ``(threads, n)``.
-        logits: float32 ``(m, vocab)``, to be filled from the first line on, with columns for whole blocks of rows.
-        guesses: float32 ``(2, vocab)``, as ``logits``: what the last two passes predict. Without room for a vocabulary
-            the signals themselves are compared.
-        done: int64 ``(groups,)``, for passes of groups that the last token left early.
-        counter: int64, for ``meet``.
-        thread, threads: which of how many.
+        job: what to work on.
+        helper: 0 for the leader, or the number of a helper.
+        threads: how many the leader may use.
     """
-    while thread == 0 or asked(doors, thread):
-        _read(
-            order,
-            tokens,
-            sizes,
-            epsilon,
-            weights,
-            scales,
-            starts,
-            norms,
-            encodings,
-            plan,
-            exits,
-            limit,
-            cos,
-            sin,
-            keys,
-            values,
-            shared,
-            private[thread],
-            whole[thread],
-            logits,
-            guesses,
-            done,
-            counter,
-            thread,
-            threads,
-        )
-        if thread == 0:
-            break
+    thread = 0
+    if helper > 0:
+        arrive(job.doors, helper)
+    while True:
+        if helper > 0:
+            thread = order_for(job.doors, helper)
+            if thread == 0:
+                return 0
+            threads = job.order[2]
+        elif threads > 1:
+            threads = gather(job.doors, threads)
+            job.order[1], job.order[2] = look(job.counter, 0), threads
+            give_order(job.doors, len(job.doors))
+        _read(job, job.private[thread], job.whole[thread], thread, threads)
+        if helper == 0:
+            return threads
 
 
 @numba.njit(**options)
-def _read(
-    order,
-    tokens,
-    sizes,
-    epsilon,
-    weights,
-    scales,
-    starts,
-    norms,
-    encodings,
-    plan,
-    exits,
-    limit,
-    cos,
-    sin,
-    keys,
-    values,
-    shared,
-    private,
-    short,
-    logits,
-    guesses,
-    done,
-    counter,
-    thread,
-    threads,
-):
+def _read(job, private, short, thread, threads):
     """A thread's share of one order, with its own of ``private`` and ``whole``."""
-    count, start, lines, early, met = order[0], order[1], order[2], order[3], order[4]
-    heads, kv_heads, dim, dim_row, hidden_row, vocab = sizes
+    weights, scales, starts, norms = job.weights, job.scales, job.starts, job.norms
+    plan, exits, encodings, guesses, epsilon = job.plan, job.exits, job.encodings, job.guesses, job.epsilon
+    counter, met, line = job.counter, job.order[1], 0
+    heads, kv_heads, dim, dim_row, hidden_row, vocab = job.sizes
     head, share = dim // heads, heads // kv_heads
     counts = share, heads, kv_heads, head
-    x, qkv, attended, inner = shared[0], shared[1], shared[2], shared[3]
+    x, qkv, attended, inner = job.shared[0], job.shared[1], job.shared[2], job.shared[3]
     normal, y, query, scores, last = private[0], private[1], private[2], private[3], private[4]
     # This thread's share of the rows: blocks of 16, and where they begin and end.
     a, b = _share((dim + LANES - 1) // LANES, thread, threads)
     first, end = a * LANES, min(b * LANES, dim)
-    for step in range(count):
-        position = start + step
-        turn = cos[position], sin[position]
+    for entry in range(job.order[0]):
+        todo = job.entries[entry]
+        row, position, token, what = todo[0], todo[1], todo[2], todo[3]
+        turn = job.cos[position], job.sin[position]
         for i in range(first, end):
-            x[i] = number(weights, scales, tokens[step], place_of(weights, tokens[step], i, dim_row))
+            x[i] = number(weights, scales, token, place_of(weights, token, i, dim_row))
         met = meet(counter, met, threads)
         final = -1  # Which of the guesses was made from the signal as it leaves the last group.
         layer = 0
@@ -175,7 +161,8 @@ def _read(
             met = meet(counter, met, threads)
             c, d = _share(kv_heads, thread, threads)
             for g in range(c, d):
-                _attend(qkv, attended, keys[layer, g], values[layer, g], *turn, position, g, *counts, query, scores, y)
+                keys, values = job.keys[row, layer, g], job.values[row, layer, g]
+                _attend(qkv, attended, keys, values, *turn, position, g, *counts, query, scores, y)
             met = meet(counter, met, threads)
             own, factor = operand(weights, attended[:dim_row], short[:dim_row])
             product(weights, scales, place[2], place[3], own, factor, dim_row, y, a, b)
@@ -203,49 +190,48 @@ def _read(
             met = meet(counter, met, threads)
 
             layer += 1
-            if early == 1 and exits[layer - 1, 0] >= BEFORE:
+            if what == STEP and exits[layer - 1, 0] >= BEFORE:
                 wish, after, blocks = exits[layer - 1, 0], exits[layer - 1, 1], exits[layer - 1, 2]
                 group, passes = exits[layer - 1, 3], exits[layer - 1, 4]
                 if guesses.shape[1] > 0:
                     out = guesses[passes % 2]
-                    _score(
-                        x, norms, epsilon, normal, dim, weights, scales, starts, dim_row, short, out, thread, threads
-                    )
+                    _score(job, x, normal, short, out, thread, threads)
                     met = meet(counter, met, threads)
                     change = divergence(out, guesses[1 - passes % 2], vocab)
                 else:
                     change = distance(x, last, dim)
-                if wish == LEAVE and change < limit:
+                if wish == LEAVE and change < job.limit:
                     c, d = _share(kv_heads, thread, threads)
                     for skipped in range(layer, after):
                         known = layer - blocks + (skipped - layer) % blocks
                         for g in range(c, d):
-                            copy_keys(keys[known, g], keys[skipped, g], position, head)
-                            copy_values(values[known, g], values[skipped, g], position, head)
-                    done[group] = passes
+                            copy_keys(job.keys[row, known, g], job.keys[row, skipped, g], position, head)
+                            copy_values(job.values[row, known, g], job.values[row, skipped, g], position, head)
+                    job.passes[line, group] = passes
                     layer = after
                     if guesses.shape[1] > 0 and after == len(plan):
                         final = passes % 2
-        line = step - count + lines
-        if line >= 0:
-            out = logits[line]
+        if what >= SCORE:
+            out = job.logits[line]
             if final < 0:
-                _score(x, norms, epsilon, normal, dim, weights, scales, starts, dim_row, short, out, thread, threads)
+                _score(job, x, normal, short, out, thread, threads)
             else:
                 c, d = _share(len(out) // LANES, thread, threads)
                 for i in range(c * LANES, d * LANES):
                     out[i] = guesses[final, i]
+            line += 1
         met = meet(counter, met, threads)
 
 
 @numba.njit(**options)
-def _score(x, norms, epsilon, normal, dim, weights, scales, starts, dim_row, short, out, thread, threads):
+def _score(job, x, normal, short, out, thread, threads):
     """A thread's share of the head: scores of the next token, from a signal."""
-    _normalise(x, norms[len(norms) - 1], epsilon, normal, dim)
-    own, factor = operand(weights, normal[:dim_row], short[:dim_row])
-    place = starts[len(starts) - 1]
+    sizes, weights, scales = job.sizes, job.weights, job.scales
+    _normalise(x, job.norms[len(job.norms) - 1], job.epsilon, normal, sizes.dim)
+    own, factor = operand(weights, normal[: sizes.dim_row], short[: sizes.dim_row])
+    place = job.starts[len(job.starts) - 1]
     a, b = _share(len(out) // LANES, thread, threads)
-    product(weights, scales, place[0], place[1], own, factor, dim_row, out, a, b)
+    product(weights, scales, place[0], place[1], own, factor, sizes.dim_row, out, a, b)
 
 
 @numba.njit(**options)
