@@ -77,11 +77,11 @@ def edited(**changes: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
     ("edit", "word"),
     [
         (edited(surprise=1), "surprise"),
-        (edited(dim="gone"), "dim"),
+        (edited(dim="gone"), "embedding.weight has shape [40, 16], not [40, 64]"),
         (edited(format="frailt-0"), "frailt-1"),
         (edited(format="gone"), "frailt-1"),
         (edited(shape="1^3"), "groups.0.blocks.0.encoding.table"),
-        (edited(shape="3"), "is on one side only"),
+        (edited(shape="3"), "has a tensor that is not in its config, groups.0.blocks.0.encoding.table"),
         (edited(vocab_size=41), "embedding.weight"),
         (edited(shape="2^"), "shape"),
         (edited(heads=3), "heads"),
@@ -123,7 +123,7 @@ def test_wrong_weights_are_refused(tmp_path: Path) -> None:
     file.write_bytes(b"\xff" * 200)
     refused(tmp_path, "model.safetensors")
     save_file({"embedding.weight": torch.zeros(2, 2)}, file)
-    refused(tmp_path, "is on one side only")
+    refused(tmp_path, "lacks groups.0.blocks.0.attention.wk.weight")
 
 
 def test_no_model_is_refused(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ class Naive:
 
     def block(self, block: Block, x: torch.Tensor, key: tuple[int, int, int], view: View) -> torch.Tensor:
         a = block.attention
-        x = x + block.encoding(key[1]) if block.encoding is not None else x
+        x = block.encoding(x[None, None], key[1])[0, 0] if block.encoding is not None else x
         normal = block.attention_norm(x)
         q = rotate(a.wq(normal).view(1, a.heads, 1, a.head_dim), view)[0, :, 0]
         k = rotate(a.wk(normal).view(1, a.kv_heads, 1, a.head_dim), view)[0, :, 0]
@@ -193,7 +193,7 @@ def test_skipped_slots_hold_keys_and_values_of_the_last_pass_done(shape: str) ->
     for (_, m, block), slot in cache.slots.items():
         assert slot.length == cache.length == 3
         for row, p in enumerate(left):
-            last = cache.slot((0, p, block))
+            last = cache.slots[(0, p, block)]
             for own, kept in ((slot.keys, last.keys), (slot.values, last.values)):
                 assert own is not None
                 assert kept is not None
@@ -209,11 +209,11 @@ def test_a_later_token_that_goes_deeper_attends_to_them() -> None:
     other = Cache(8)
     other.length, other.passes = cache.length, cache.passes
     for key, slot in cache.slots.items():
-        own = other.slot(key)
+        own = other.slots[key]
         assert slot.keys is not None
         assert slot.values is not None
         own.keys, own.values, own.length = slot.keys.clone(), slot.values.clone(), slot.length
-    values = other.slot((0, p + 1, 0)).values
+    values = other.slots[(0, p + 1, 0)].values
     assert values is not None
     values[row, :, 2] += 1
     next_tokens = torch.full((40,), 7)

@@ -18,7 +18,8 @@ from frailt.export.transformers import save_transformers, tensors
 from frailt.inference.sampling import Sampling
 from frailt.inference.torch_decoder import TorchStoryteller
 from frailt.model.frailt import FraiLT
-from frailt.model.stored import StoredModel, halves_from_neighbours, neighbours_from_halves
+from frailt.model.llama2c import halves_from_neighbours, neighbours_from_halves
+from frailt.model.stored import StoredModel
 
 VOCAB = TOKENIZER.vocab_size
 

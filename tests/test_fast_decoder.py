@@ -32,10 +32,8 @@ from frailt.inference.torch_decoder import TorchDecoder, TorchStoryteller
 from frailt.model import attention
 from frailt.model.attention import attend
 from frailt.model.checkpoint import load_model, save_model
-from frailt.model.config import EncodingKind, weight_shapes
-from frailt.model.encodings import ENCODINGS, LearnedEncoding
+from frailt.model.encodings import EncodingKind
 from frailt.model.frailt import FraiLT
-from frailt.model.operations import encoding_vectors
 from frailt.model.stored import StoredModel, as_float32, read_model
 
 SHAPES = ["2", "1^1", "1^3", "2^2", "(2)^3", "1+(2)^2+1", "1^3+2"]
@@ -370,31 +368,3 @@ def test_memory_is_what_the_weights_ask_for() -> None:
     count = sum(p.numel() for p in model.parameters() if p.ndim == 2)
     sizes = [pack(stored(model), kind).weights.nbytes for kind in ("float32", "bfloat16", "int8")]
     assert sizes == [4 * count, 2 * count, count]
-
-
-# --- What torch's model and the fast path both say ---
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("encoding", get_args(EncodingKind))
-@pytest.mark.parametrize("tied", [True, False])
-def test_weight_shapes_are_those_of_the_model(shape: str, encoding: EncodingKind, tied: bool) -> None:
-    model = tiny(shape, encoding=encoding, tied=tied, kv_heads=1, hidden_dim=20)
-    assert weight_shapes(model.config) == {name: tuple(p.shape) for name, p in model.named_parameters()}
-
-
-@pytest.mark.parametrize("name", get_args(EncodingKind))
-def test_encoding_vectors_are_those_of_the_modules(name: EncodingKind) -> None:
-    """Past M too."""
-    assert set(ENCODINGS) == set(get_args(EncodingKind))
-    kind = ENCODINGS[name]
-    if kind is None:
-        assert encoding_vectors(name, None, 5, 16) is None
-        return
-    module = kind(3, 16)
-    module.reset()
-    table = module.table.detach().numpy() if isinstance(module, LearnedEncoding) else None
-    vectors = encoding_vectors(name, table, 5, 16)
-    assert vectors is not None
-    expected = torch.stack([module(m) for m in range(1, 6)]).detach().numpy()
-    np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-7)

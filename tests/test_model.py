@@ -1,8 +1,9 @@
 """The model: its equation against a plain loop, and what must be equal, whatever the shape."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, assert_never
 
 import pytest
 import torch
@@ -16,13 +17,17 @@ from frailt.errors import InputError
 from frailt.model.cache import Cache
 from frailt.model.config import ModelConfig
 from frailt.model.frailt import FraiLT
+from frailt.model.operations import Encode, Transform, operations
 
 SHAPES = ["3", "1^1", "1^4", "2^3", "(2)^3", "1+(2)^2+1", "1^2+2"]
 shapes = st.sampled_from(SHAPES)
 
 
-def reference(model: FraiLT, tokens: Tensor, encodings: list[list[list[Tensor | None]]]) -> Tensor:
-    """The paper's equation for one sequence in float64, written out: ``encodings[group][pass][block]``."""
+def reference(model: FraiLT, tokens: Tensor, passes: tuple[int, ...], encoding: Callable[[int, int], Tensor]) -> Tensor:
+    """The model for one sequence in float64, its operations one by one.
+
+    ``encoding``: E of a block (counted through all groups) in pass m.
+    """
     config = model.config
     w = {name: p.detach().double() for name, p in model.named_parameters()}
     time, heads, kv_heads, width = (
@@ -59,29 +64,34 @@ def reference(model: FraiLT, tokens: Tensor, encodings: list[list[list[Tensor | 
         return x + project(gate * torch.sigmoid(gate) * project(y, "feed_forward.w3"), "feed_forward.w2")
 
     x = w["embedding.weight"][tokens]
-    for n, passes in enumerate(encodings):
-        for blocks in passes:
-            for l, encoding in enumerate(blocks):  # noqa: E741
-                if encoding is not None:
-                    x = x + encoding
-                x = block(x, f"groups.{n}.blocks.{l}")
+    names = prefixes(config)
+    for operation in operations(config, passes):
+        match operation:
+            case Encode(l, m):
+                x = x + encoding(l, m)
+            case Transform(l, _):
+                x = block(x, names[l])
+            case _:
+                assert_never(operation)
     return norm(x, w["norm.weight"]) @ w["embedding.weight" if config.tied else "head.weight"].T
 
 
-def learned(model: FraiLT, passes: list[int] | None = None) -> list[list[list[Tensor | None]]]:
+def prefixes(config: ModelConfig) -> list[str]:
+    """The names of all blocks, in order."""
+    return [f"groups.{n}.blocks.{l}" for n, group in enumerate(config.groups) for l in range(group.blocks)]  # noqa: E741
+
+
+def learned(model: FraiLT) -> Callable[[int, int], Tensor]:
     """The model's own tables as ``reference`` takes them; past M the last vector again."""
-    tables = {name: p.detach().double() for name, p in model.named_parameters() if name.endswith("encoding.table")}
-    chosen = passes or [group.iterations for group in model.config.groups]
-    return [
-        [
-            [
-                tables[f"groups.{n}.blocks.{l}.encoding.table"][min(m, group.iterations - 1)] if group.encoded else None
-                for l in range(group.blocks)  # noqa: E741
-            ]
-            for m in range(chosen[n])
-        ]
-        for n, group in enumerate(model.config.groups)
-    ]
+    names, tensors = prefixes(model.config), dict(model.named_parameters())
+    tables = [tensors.get(f"{name}.encoding.table") for name in names]
+
+    def encoding(block: int, m: int) -> Tensor:
+        table = tables[block]
+        assert table is not None
+        return table.detach().double()[min(m, len(table)) - 1]
+
+    return encoding
 
 
 @pytest.mark.parametrize("double", [True, False])
@@ -93,44 +103,45 @@ def test_the_equation(shape: str, options: dict[str, Any], double: bool) -> None
     model = tiny(shape, double=double, **options)
     tokens = random_tokens(11)
     logits = model(tokens[None]).logits[0]
-    assert_close(logits.double(), reference(model, tokens, learned(model)), rtol=1e-5, atol=1e-5)
+    expected = reference(model, tokens, model.config.passes(), learned(model))
+    assert_close(logits.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_sinusoidal_encodings_follow_their_formula_past_the_trained_passes() -> None:
     model = tiny("(2)^3", encoding="sinusoidal")
     tokens = random_tokens(9)
 
-    def encoding(m: int) -> Tensor:
+    def encoding(_: int, m: int) -> Tensor:
         angles = [m / 10000 ** (2 * i / 16) for i in range(8)]
         return 0.02 * math.sqrt(2) * torch.tensor([f(a) for a in angles for f in (math.sin, math.cos)]).double()
 
     for passes in (1, 3, 5):
-        table: list[list[list[Tensor | None]]] = [[[encoding(m)] * 2 for m in range(1, passes + 1)]]
         logits = model(tokens[None], iterations=passes).logits[0]
-        assert_close(logits.double(), reference(model, tokens, table), rtol=1e-5, atol=1e-5)
+        assert_close(logits.double(), reference(model, tokens, (passes,), encoding), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("shape", "iterations", "passes"),
     [
-        ("2^3", 5, [5, 5]),
-        ("2^3", 1, [1, 1]),
-        ("1+(2)^2+1", 4, [1, 4, 1]),
-        ("2^3", (1, 6), [1, 6]),
-        ("1+(2)^2+1", (2, 1, 1), [2, 1, 1]),
-        ("1^1", 3, [1]),
-        ("1^1", (3,), [3]),
-        ("3", 7, [1]),
+        ("2^3", 5, (5, 5)),
+        ("2^3", 1, (1, 1)),
+        ("1+(2)^2+1", 4, (1, 4, 1)),
+        ("2^3", (1, 6), (1, 6)),
+        ("1+(2)^2+1", (2, 1, 1), (2, 1, 1)),
+        ("1^1", 3, (1,)),
+        ("1^1", (3,), (3,)),
+        ("3", 7, (1,)),
     ],
 )
 def test_iterations_past_the_trained_ones_repeat_the_last_encoding(
-    shape: str, iterations: int | tuple[int, ...], passes: list[int]
+    shape: str, iterations: int | tuple[int, ...], passes: tuple[int, ...]
 ) -> None:
     model = tiny(shape, double=True)
     tokens = random_tokens(9)
     output = model(tokens[None], iterations=iterations)
-    assert_close(output.logits[0].double(), reference(model, tokens, learned(model, passes)), rtol=1e-5, atol=1e-5)
-    assert [len(states) for states in output.states] == passes
+    expected = reference(model, tokens, passes, learned(model))
+    assert_close(output.logits[0].double(), expected, rtol=1e-5, atol=1e-5)
+    assert tuple(len(states) for states in output.states) == passes
 
 
 @pytest.mark.parametrize("iterations", [0, (2,), (2, 0), (1, 1, 1)])

@@ -10,7 +10,7 @@ from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
 from frailt.export.plain_llama import Array, PlainLlama
 from frailt.files import replacing
-from frailt.model.stored import neighbours_from_halves
+from frailt.model.llama2c import neighbours_from_halves
 
 Precision = Literal["F32", "BF16", "Q8_0"]
 

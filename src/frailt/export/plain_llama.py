@@ -9,14 +9,12 @@ exact, and takes M times the memory of the blocks.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from frailt.model.config import ModelConfig
-from frailt.model.operations import unrolled
-from frailt.model.shape import Shape
+from frailt.model.operations import llama_blocks, unrolled
 from frailt.model.stored import StoredModel, as_float32
 
 Array = NDArray[np.float32]
@@ -33,7 +31,7 @@ class PlainLlama:
     """``None``: tied to the embedding."""
     norm: Array
     layers: tuple[dict[str, Array], ...]
-    """By the names of ``config.weight_shapes`` within a block."""
+    """By the names of ``operations.LLAMA_BLOCK``."""
     biases: tuple[Array, ...] | None
     """Of each layer's feed-forward output, shape ``(dim,)``; ``None``: nowhere any."""
 
@@ -42,18 +40,17 @@ def plain_llama(model: StoredModel, iterations: int | tuple[int, ...] | None = N
     """Unroll a model, with its own passes or with ``iterations``.
 
     Raises:
-        InputError: the iterations do not fit the shape.
+        InputError: the iterations do not fit the shape, or the model does what Llama cannot.
     """
     config, weights = model
-    names = [f"groups.{n}.blocks.{i}." for n, group in enumerate(config.groups) for i in range(group.blocks)]
-    blocks = [_within(weights, name) for name in names]
-    tables = [block.pop("encoding.table", None) for block in blocks]
-    way = list(unrolled(config, tables, Shape.parse(config.shape).passes(iterations)))
+    blocks = llama_blocks(config, weights, "a Llama")
+    layers = [{name: as_float32(array) for name, array in block.llama.items()} for block in blocks]
+    steps = list(unrolled(config, [block.encoding for block in blocks], config.passes(iterations), "a Llama"))
     embedding = as_float32(weights["embedding.weight"])
     head = None if config.tied else as_float32(weights["head.weight"])
     biases = None
-    if any(vector is not None for _, vector in way):
-        first, *later = [np.zeros(config.dim, np.float32) if vector is None else vector for _, vector in way]
+    if any(vector is not None for _, vector in steps):
+        first, *later = [np.zeros(config.dim, np.float32) if vector is None else vector for _, vector in steps]
         head = embedding if head is None else head
         embedding = embedding + first
         biases = (*later, np.zeros(config.dim, np.float32))
@@ -62,10 +59,6 @@ def plain_llama(model: StoredModel, iterations: int | tuple[int, ...] | None = N
         embedding=embedding,
         head=head,
         norm=as_float32(weights["norm.weight"]),
-        layers=tuple(blocks[block] for block, _ in way),
+        layers=tuple(layers[block] for block, _ in steps),
         biases=biases,
     )
-
-
-def _within(weights: dict[str, NDArray[Any]], prefix: str) -> dict[str, Array]:
-    return {name.removeprefix(prefix): as_float32(array) for name, array in weights.items() if name.startswith(prefix)}

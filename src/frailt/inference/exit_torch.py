@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from frailt.inference.exit_rule import EarlyExit
-from frailt.model.attention import View
+from frailt.model.attention import View, make_view
 from frailt.model.cache import Cache, Slot
 from frailt.model.frailt import FraiLT, Group
 from frailt.model.shape import Shape
@@ -53,7 +53,7 @@ def step(
     may_leave = early_exit.groups(shape, passes)
     place = cache.length
     cache.extend(len(tokens), 1, passes, None, tokens.device)
-    view = model.view(1, place, cache.real, tokens.device)
+    view = make_view(model.config, 1, place, cache.real, tokens.device)
     x = model.embedding(tokens[:, None])
     done = torch.tensor(passes, device=tokens.device).repeat(len(tokens), 1)
     for n, group in enumerate(model.groups):
@@ -82,7 +82,7 @@ def _leave_early(
     kept: list[list[Tensor]] = [[] for _ in group.blocks]
     seen = None
     for m in range(1, iterations + 1):
-        slots = [cache.slot((index, m, block)) for block in range(len(kept))]
+        slots = cache.slots_of(index, m, len(kept))
         if len(rows):
             row_slots = [RowsSlot(slot, newest, rows) for slot, newest in zip(slots, kept, strict=True)]
             x = group.one_pass(x, m, view, row_slots)

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from frailt.model.cache import Slot
+from frailt.model.config import ModelConfig
 from frailt.model.cpu_attention import causal_attention, suits_kernel
 
 
@@ -20,6 +21,29 @@ class View:
     """Rotary angles of the new tokens; ``rows`` is 1 where all sequences share their positions."""
     mask: Bool[Tensor, "rows 1 time keys"] | None
     """True where a query may look. ``None``: everything up to itself, nothing is padded."""
+
+
+def make_view(
+    config: ModelConfig,
+    time: int,
+    start: int,
+    real: Bool[Tensor, "batch keys"] | None,
+    device: torch.device,
+) -> View:
+    """Positions and mask of ``time`` new tokens after ``start`` earlier ones, ``real`` covering them all."""
+    columns = torch.arange(start + time, device=device)
+    mask = None
+    positions = columns[None, start:]
+    if real is not None:
+        positions = (real.long().cumsum(dim=1) - 1).clamp(min=0)[:, start:]
+    if real is not None or (start > 0 and time > 1):
+        causal = columns[None, :] <= columns[start:, None]
+        mask = causal[None, None]
+        if real is not None:
+            # Padding may look at itself, so that no softmax runs over nothing.
+            itself = columns[None, :] == columns[start:, None]
+            mask = causal & (real[:, None, None, :] | itself)
+    return View(*rotary_angles(positions, config.dim // config.heads, config.rope_theta), mask)
 
 
 def rotary_angles(
@@ -62,15 +86,24 @@ class Attention(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch time dim"], view: View, slot: Slot | None
     ) -> Float[Tensor, "batch time dim"]:
+        q, k, v = self.project(x, view)
+        if slot is not None:
+            k, v = slot.append(k, v)
+        return self.wo(attend(q, k, v, view.mask).transpose(1, 2).flatten(2))
+
+    def project(
+        self, x: Float[Tensor, "batch time dim"], view: View
+    ) -> tuple[
+        Float[Tensor, "batch heads time head"],
+        Float[Tensor, "batch kv_heads time head"],
+        Float[Tensor, "batch kv_heads time head"],
+    ]:
+        """Queries, keys and values, the first two turned to their positions."""
         batch, time, _ = x.shape
         q = self.wq(x).view(batch, time, self.heads, self.head_dim).transpose(1, 2)
         k = self.wk(x).view(batch, time, self.kv_heads, self.head_dim).transpose(1, 2)
         v = self.wv(x).view(batch, time, self.kv_heads, self.head_dim).transpose(1, 2)
-        q, k = rotate(q, view), rotate(k, view)
-        if slot is not None:
-            k, v = slot.append(k, v)
-        y = attend(q, k, v, view.mask)
-        return self.wo(y.transpose(1, 2).reshape(batch, time, -1))
+        return rotate(q, view), rotate(k, view), v
 
 
 def attend(

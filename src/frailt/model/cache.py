@@ -74,11 +74,9 @@ class Cache:
         """Passes of each group for the tokens read so far; ``None`` while it is empty."""
         self.slots: dict[SlotKey, Slot] = {}
 
-    def slot(self, key: SlotKey) -> Slot:
-        """The slot of a (group, iteration, block), made at first use."""
-        if key not in self.slots:
-            self.slots[key] = Slot(self.capacity)
-        return self.slots[key]
+    def slots_of(self, group: int, m: int, blocks: int) -> list[Slot]:
+        """The slots of a group's blocks in pass ``m``, made at first use."""
+        return [self.slots.setdefault((group, m, block), Slot(self.capacity)) for block in range(blocks)]
 
     def extend(
         self,

@@ -2,20 +2,23 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from frailt.files import write_bytes, write_json
-from frailt.model.frailt import FraiLT
-from frailt.model.stored import BFLOAT16, FORMAT, check_shapes, read_model
+from frailt.model.frailt import Encoding, FraiLT
+from frailt.model.stored import BFLOAT16, FORMAT, read_model
+from frailt.model.weights import check_shapes
 
 
 def save_model(model: FraiLT, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
     """Write ``model.safetensors`` and ``config.json``, each atomically. A tied head is stored once.
 
-    ``weights`` are given where ``model`` does not hold them whole: then it is spread over several processes.
+    ``weights`` are given where ``model`` does not hold them whole: then it is sharded over several processes.
     """
     write_json(folder / "config.json", {"format": FORMAT, **asdict(model.config)})
     weights = stored_weights(model) if weights is None else weights
@@ -28,15 +31,25 @@ def load_model(path: Path) -> FraiLT:
 
     Raises:
         InputError: there is no model at ``path``, or it is damaged.
+        OSError: a file cannot be read.
     """
     config, arrays = read_model(path)
-    model = FraiLT(config)
-    weights = {}
+    with torch.device("meta"):  # No memory, and no random numbers that the weights would replace.
+        model = FraiLT(config)
     for name, array in arrays.items():
-        tensor = torch.from_numpy(array.copy())
-        weights[name] = tensor.view(torch.bfloat16) if array.dtype == BFLOAT16 else tensor
-    put_weights(model, weights, str(path))
+        owner, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(owner), attribute, nn.Parameter(_tensor(array)))
+    if config.tied:
+        model.head.weight = model.embedding.weight
+    for module in model.modules():
+        if isinstance(module, Encoding):
+            module.make_constants()
     return model.eval()
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    tensor = torch.from_numpy(array)
+    return (tensor.view(torch.bfloat16) if array.dtype == BFLOAT16 else tensor).float()
 
 
 def stored_weights(model: FraiLT) -> dict[str, Tensor]:
@@ -48,10 +61,9 @@ def put_weights(model: FraiLT, weights: dict[str, Tensor], source: str) -> None:
     """Copy weights into a model.
 
     Raises:
-        InputError: a name or a size does not fit.
+        InputError: a name or a shape does not fit.
     """
-    own = dict(model.named_parameters())
-    check_shapes({n: tuple(p.shape) for n, p in own.items()}, {n: tuple(t.shape) for n, t in weights.items()}, source)
+    check_shapes(model.config, {name: tuple(tensor.shape) for name, tensor in weights.items()}, source)
     with torch.no_grad():
-        for name, parameter in own.items():
+        for name, parameter in model.named_parameters():
             parameter.copy_(weights[name])

@@ -1,14 +1,24 @@
-"""What decides a model's function and size, and which weights such a model has. Needs no torch."""
+"""What decides a model's function and size. Needs no torch."""
 
-import math
 from dataclasses import dataclass
-from typing import Literal, get_args
 
-from frailt.errors import InputError
+from frailt.errors import InputError, excerpt
+from frailt.model.encodings import ENCODINGS, EncodingKind
 from frailt.model.shape import GroupShape, Shape
 
-EncodingKind = Literal["learned", "sinusoidal", "none"]
-"""Kinds of iteration encodings; ``encodings.py`` says what each is."""
+LIMITS: dict[str, tuple[float, float]] = {
+    "dim": (1, 1 << 20),
+    "heads": (1, 1 << 20),
+    "hidden_dim": (1, 1 << 24),
+    "multiple_of": (1, 1 << 20),
+    "vocab_size": (1, 1 << 24),
+    "context": (1, 1 << 20),
+    "rope_theta": (1e-6, 1e12),
+    "norm_eps": (1e-20, 1.0),
+}
+"""Far past any use. A damaged or hostile config is refused before memory is taken for it."""
+LARGEST_MODEL = 1 << 40
+"""Weights, and numbers in the KV cache of one full context: 4 TiB of float32."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,25 +52,23 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", str(Shape.parse(self.shape)))
-        for name in ("dim", "heads", "multiple_of", "vocab_size", "context"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name, (least, most) in LIMITS.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise InputError(f"{name} is {excerpt(value)}; it must be between {least:g} and {most:.7g}")
         if self.dim % self.heads or (self.dim // self.heads) % 2:
             raise InputError(
                 f"dim {self.dim} with {self.heads} heads gives no even head width; "
                 f"make dim a multiple of {2 * self.heads}"
             )
         if self.key_value_heads < 1 or self.heads % self.key_value_heads:
-            raise InputError(f"kv_heads {self.kv_heads} must divide heads {self.heads}")
-        if self.feed_forward_dim < 1:
-            raise InputError(f"hidden_dim is {self.hidden_dim}; it must be at least 1")
-        for name in ("rope_theta", "norm_eps"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0 and finite")
-        if self.encoding not in get_args(EncodingKind):
-            raise InputError(
-                f"encoding {self.encoding!r} is unknown; choose one of {', '.join(get_args(EncodingKind))}"
-            )
+            raise InputError(f"kv_heads {excerpt(self.kv_heads)} must divide heads {self.heads}")
+        if self.encoding not in ENCODINGS:
+            raise InputError(f"encoding {excerpt(self.encoding)} is unknown; choose one of {', '.join(ENCODINGS)}")
+        blocks = sum(group.blocks for group in self.groups)
+        weights = blocks * self.dim * (4 * self.dim + 3 * self.feed_forward_dim) + 2 * self.vocab_size * self.dim
+        if max(weights, 2 * self.depth * self.context * self.dim) > LARGEST_MODEL:
+            raise InputError("a model of these sizes needs terabytes of memory; lower dim, shape or context")
 
     @property
     def groups(self) -> tuple[GroupShape, ...]:
@@ -91,29 +99,3 @@ class ModelConfig:
         if self.hidden_dim is not None:
             return self.hidden_dim
         return -(-(8 * self.dim // 3) // self.multiple_of) * self.multiple_of
-
-
-def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """The learned tensors of a model by name, each once: what a file of its weights holds."""
-    d, hidden = config.dim, config.feed_forward_dim
-    keys = config.key_value_heads * (d // config.heads)
-    block = {
-        "attention_norm.weight": (d,),
-        "attention.wq.weight": (d, d),
-        "attention.wk.weight": (keys, d),
-        "attention.wv.weight": (keys, d),
-        "attention.wo.weight": (d, d),
-        "feed_forward_norm.weight": (d,),
-        "feed_forward.w1.weight": (hidden, d),
-        "feed_forward.w2.weight": (d, hidden),
-        "feed_forward.w3.weight": (hidden, d),
-    }
-    shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (config.vocab_size, d)}
-    for n, group in enumerate(config.groups):
-        table = {"encoding.table": (group.iterations, d)} if config.encoding == "learned" and group.encoded else {}
-        for l in range(group.blocks):  # noqa: E741 (the paper's l)
-            shapes |= {f"groups.{n}.blocks.{l}.{name}": size for name, size in (table | block).items()}
-    shapes["norm.weight"] = (d,)
-    if not config.tied:
-        shapes["head.weight"] = (config.vocab_size, d)
-    return shapes

@@ -6,7 +6,8 @@ The tests hold these against the real model, torch's FLOP counter and the tensor
 import math
 from dataclasses import dataclass
 
-from frailt.model.config import ModelConfig, weight_shapes
+from frailt.model.config import ModelConfig
+from frailt.model.weights import weights
 
 BYTES = 4
 """Bytes of a float32."""
@@ -34,10 +35,9 @@ def count(config: ModelConfig, *, iterations: tuple[int, ...] | None = None) -> 
     """Count a model, with its own passes or with ``iterations`` of each group."""
     d, vocab, kv = config.dim, config.vocab_size, _kv_dim(config)
     matrices = 2 * d * d + 2 * d * kv + 3 * d * config.feed_forward_dim
-    passes = iterations or tuple(g.iterations for g in config.groups)
-    depth = sum(g.blocks * m for g, m in zip(config.groups, passes, strict=True))
+    depth = sum(g.blocks * m for g, m in zip(config.groups, config.passes(iterations), strict=True))
     return Counts(
-        parameters=sum(map(math.prod, weight_shapes(config).values())),
+        parameters=sum(math.prod(weight.shape) for weight in weights(config).values()),
         flops=depth * (2 * matrices + 4 * config.context * d) + 2 * vocab * d,
         cache_bytes=BYTES * depth * config.context * 2 * kv,
     )

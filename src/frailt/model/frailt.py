@@ -2,8 +2,12 @@
 
     X(m, l) = B_l(X(m, l-1) + E_l^iter(m))        X(1, 0) = X,   X(m, 0) = X(m-1, L)
 
-``Block`` is B_l with its encodings E_l^iter, ``Group`` is the loop over m and l, ``FraiLT`` is embedding, N groups,
-norm and head. A standard Llama-2 style model is the same code with M = 1 everywhere and no encodings.
+``Block`` is B_l with its encoding E_l^iter, ``Group`` is the loop over m = 1..M and l = 1..L, ``FraiLT`` is embedding,
+N groups, and head. A standard Llama-2 style model is the same code with M = 1 everywhere and no encodings.
+
+Section 2 of the paper leaves the block open; section 3 names Llama 2, and what is not the loop is Llama 2's: rotary
+positions inside attention, where the paper's figures draw a positional encoding after the embedding; RMSNorm before
+each half of a block and before the head; SwiGLU; a head tied to the embedding.
 """
 
 from collections.abc import Sequence
@@ -15,11 +19,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from frailt.errors import InputError
-from frailt.model.attention import Attention, View, rotary_angles
+from frailt.model.attention import Attention, View, make_view
 from frailt.model.cache import Cache, Slot
 from frailt.model.config import ModelConfig
-from frailt.model.encodings import ENCODINGS, IterationEncoding
+from frailt.model.encodings import IterationEncoding, encoding_of
 from frailt.model.shape import GroupShape
+from frailt.model.weights import weights
 
 
 class FeedForward(nn.Module):
@@ -35,6 +40,26 @@ class FeedForward(nn.Module):
         return self.w2(F.silu(self.w1(x)) * self.w3(x))
 
 
+class Encoding(nn.Module):
+    """E_l^iter: the tensors of one block's iteration encoding, and its rule (see ``encodings.py``)."""
+
+    def __init__(self, rule: IterationEncoding) -> None:
+        super().__init__()
+        self.rule = rule
+        for name, (shape, _) in rule.learned().items():
+            self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
+        self.make_constants()
+
+    def make_constants(self) -> None:
+        """Compute the fixed tensors, which no file stores."""
+        for name, constant in self.rule.fixed(torch).items():
+            self.register_buffer(name, constant, persistent=False)
+
+    def forward(self, x: Float[Tensor, "batch time dim"], m: int) -> Float[Tensor, "batch time dim"]:
+        """X(m, l-1) + E_l^iter(m), or what else the rule makes of the two."""
+        return self.rule.apply(x, m, self, torch)
+
+
 class Block(nn.Module):
     """B_l: a Llama-2 block that is told its pass.
 
@@ -43,8 +68,8 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, group: GroupShape) -> None:
         super().__init__()
-        kind = ENCODINGS[config.encoding] if group.encoded else None
-        self.encoding = kind(group.iterations, config.dim) if kind else None
+        rule = encoding_of(config.encoding, group, config.dim)
+        self.encoding = Encoding(rule) if rule is not None else None
         self.attention_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
         self.attention = Attention(config.dim, config.heads, config.key_value_heads)
         self.feed_forward_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
@@ -55,13 +80,13 @@ class Block(nn.Module):
     ) -> Float[Tensor, "batch time dim"]:
         """X(m, l) from X(m, l-1), for pass ``m`` from 1."""
         if self.encoding is not None:
-            x = x + self.encoding(m)
+            x = self.encoding(x, m)
         return self.transform(x, view, slot)
 
     def transform(
         self, x: Float[Tensor, "batch time dim"], view: View, slot: Slot | None
     ) -> Float[Tensor, "batch time dim"]:
-        """The block without its encoding: the part that is the same in every pass, and is compiled once."""
+        """B_l itself, the same in every pass, and therefore what is compiled."""
         x = x + self.attention(self.attention_norm(x), view, slot)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
@@ -84,8 +109,7 @@ class Group(nn.Module):
         """The signal after each pass: X(1, L) to X(M, L). ``index`` is the group's own, for its cache slots."""
         states = []
         for m in range(1, iterations + 1):
-            slots = [cache.slot((index, m, l)) for l in range(len(self.blocks))] if cache is not None else None  # noqa: E741
-            x = self.one_pass(x, m, view, slots)
+            x = self.one_pass(x, m, view, cache.slots_of(index, m, len(self.blocks)) if cache is not None else None)
             states.append(x)
         return states
 
@@ -116,8 +140,7 @@ class FraiLT(nn.Module):
     """Embedding, N groups, final norm, linear head (section 2, figure 3).
 
     Args:
-        config: shape and sizes. Weights start at N(0, 0.02); what writes into the residual stream (wo, w2) is
-            scaled by 1 / sqrt(2 x effective depth), since that many terms are added up.
+        config: shape and sizes. ``weights.weights`` says at which values a new model starts.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -129,15 +152,10 @@ class FraiLT(nn.Module):
         self.head = nn.Linear(config.dim, config.vocab_size, bias=False)
         if config.tied:
             self.head.weight = self.embedding.weight
-        for name, parameter in self.named_parameters():
-            if name.endswith(("wo.weight", "w2.weight")):
-                nn.init.normal_(parameter, std=0.02 / (2 * config.depth) ** 0.5)
-            elif parameter.ndim == 2 and ".encoding." not in name:
-                nn.init.normal_(parameter, std=0.02)
-        # Encodings last, each as its kind says: a seed gives the same blocks with encodings of any kind and without.
-        for module in self.modules():
-            if isinstance(module, IterationEncoding):
-                module.reset()
+        # Encodings last: a seed gives the same blocks with encodings of any kind and without.
+        for name, weight in sorted(weights(config).items(), key=lambda item: ".encoding." in item[0]):
+            if weight.std is not None:  # Gains of norms are 1 already.
+                nn.init.normal_(self.get_parameter(name), std=weight.std)
 
     def forward(
         self,
@@ -171,7 +189,7 @@ class FraiLT(nn.Module):
         longest = start + time if real is None else int(real.sum(dim=1).max())
         if longest > self.config.context:
             raise InputError(f"{longest} tokens are more than the model's context of {self.config.context}")
-        view = self.view(time, start, real, tokens.device)
+        view = make_view(self.config, time, start, real, tokens.device)
         x = self.embedding(tokens)
         states = []
         for n, group in enumerate(self.groups):
@@ -182,21 +200,3 @@ class FraiLT(nn.Module):
     def read_out(self, x: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time vocab"]:
         """Logits of a residual stream, in float32. Any pass's state can be read out, not only the last."""
         return self.head(self.norm(x)).float()
-
-    def view(self, time: int, start: int, real: Bool[Tensor, "batch keys"] | None, device: torch.device) -> View:
-        """Positions and mask of ``time`` new tokens after ``start`` earlier ones, ``real`` covering them all."""
-        head_dim = self.config.dim // self.config.heads
-        columns = torch.arange(start + time, device=device)
-        mask = None
-        if real is not None:
-            positions = (real.long().cumsum(dim=1) - 1).clamp(min=0)[:, start:]
-        else:
-            positions = columns[None, start:]
-        if real is not None or (start > 0 and time > 1):
-            causal = columns[None, :] <= columns[start:, None]
-            mask = causal[None, None]
-            if real is not None:
-                # Padding may look at itself, so that no softmax runs over nothing.
-                itself = columns[None, :] == columns[start:, None]
-                mask = causal & (real[:, None, None, :] | itself)
-        return View(*rotary_angles(positions, head_dim, self.config.rope_theta), mask)

@@ -1,47 +1,25 @@
-"""What each kind of iteration encoding says in each pass, as numbers: the rules of ``encodings.py`` without torch."""
+"""What a model does as data: one list of operations, walked by whatever computes a model without its torch code.
 
-from collections.abc import Iterator, Sequence
+The compiled decoder, the exports and a reference in the tests walk it. Each refuses an operation or a tensor that it
+does not know, since leaving it out would give another model without a word. Needs no torch.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from frailt.errors import InputError
-from frailt.model.config import EncodingKind, ModelConfig
-
-INITIAL_STD = 0.02
-"""Standard deviation of fresh encodings, that of the token embeddings they are added to."""
-
-
-def encoding_vectors(
-    kind: EncodingKind, table: NDArray[np.float32] | None, passes: int, dim: int
-) -> NDArray[np.float32] | None:
-    """E(1) to E(passes) of one block, float32 of shape ``(passes, dim)``; ``None`` where passes are not told apart.
-
-    Args:
-        kind: of the model.
-        table: the block's learned vectors, shape ``(M, dim)``; ``None`` where it has none.
-        passes: how many, which may be more than M: a table then repeats its last vector, a formula goes on.
-        dim: width of the model.
-    """
-    m = np.arange(1, passes + 1)
-    if kind == "learned":
-        return None if table is None else table[np.minimum(m, len(table)) - 1]
-    if kind == "sinusoidal":
-        return sinusoids(m, dim)
-    return None
-
-
-def sinusoids(m: NDArray[np.int64], dim: int) -> NDArray[np.float32]:
-    """``a sin(m / 10000^(2i/dim))`` at 2i and the cosine at 2i + 1, with ``a`` for a root mean square of 0.02."""
-    angles = m[:, None] * 10000.0 ** (-np.arange(0, dim, 2) / dim)
-    waves = np.stack((np.sin(angles), np.cos(angles)), axis=-1).reshape(len(m), -1)
-    return (INITIAL_STD * 2**0.5 * waves).astype(np.float32)
+from frailt.errors import InputError, excerpt
+from frailt.model.config import ModelConfig
+from frailt.model.encodings import encoding_of, encoding_vector
+from frailt.model.stored import as_float32
 
 
 @dataclass(frozen=True, slots=True)
 class Encode:
-    """The iteration encoding of a block is applied to the signal: X <- X + E_l^iter(m)."""
+    """The signal is told its pass by a block's iteration encoding: X <- X + E_l^iter(m)."""
 
     block: int
     """Counted through all groups, from 0."""
@@ -61,46 +39,103 @@ Operation = Encode | Transform
 
 
 def operations(config: ModelConfig, passes: tuple[int, ...]) -> Iterator[Operation]:
-    """What happens to the signal between embedding and final norm, in order.
-
-    Whatever computes a model without its torch code (the compiled decoder, exports, a test's reference) walks this
-    list, and refuses an operation that it does not know.
+    """What happens to the signal between the embedding and the final norm, in order.
 
     Args:
         config: of the model.
-        passes: through each group.
+        passes: through each group, see ``ModelConfig.passes``.
     """
-    before = 0
+    first = 0
     for group, count in zip(config.groups, passes, strict=True):
+        encoded = encoding_of(config.encoding, group, config.dim) is not None
         for m in range(1, count + 1):
-            for block in range(before, before + group.blocks):
-                if group.encoded and config.encoding != "none":
+            for block in range(first, first + group.blocks):
+                if encoded:
                     yield Encode(block, m)
                 yield Transform(block, m)
-        before += group.blocks
+        first += group.blocks
+
+
+LLAMA_BLOCK = (
+    "attention_norm.weight",
+    "attention.wq.weight",
+    "attention.wk.weight",
+    "attention.wv.weight",
+    "attention.wo.weight",
+    "feed_forward_norm.weight",
+    "feed_forward.w1.weight",
+    "feed_forward.w2.weight",
+    "feed_forward.w3.weight",
+)
+"""What ``llama_blocks`` knows. Written out, so that a tensor that is new in ``weights`` is refused there."""
+
+
+class BlockTensors(NamedTuple):
+    """The stored tensors of one block by their names within it."""
+
+    llama: dict[str, NDArray[Any]]
+    """Those of ``LLAMA_BLOCK``."""
+    encoding: dict[str, NDArray[np.float32]]
+    """Those of its iteration encoding, if it has learned ones."""
+
+
+def llama_blocks(config: ModelConfig, tensors: Mapping[str, NDArray[Any]], reader: str) -> list[BlockTensors]:
+    """The blocks of a model in order, for a program that can compute Llama's blocks and nothing else.
+
+    Args:
+        config: of the model.
+        tensors: of the whole model.
+        reader: the program, for messages.
+
+    Raises:
+        InputError: the model has other tensors too; without them ``reader`` would compute something else.
+    """
+    rest = {
+        name: array for name, array in tensors.items() if name not in ("embedding.weight", "norm.weight", "head.weight")
+    }
+    blocks = []
+    for n, group in enumerate(config.groups):
+        for l in range(group.blocks):  # noqa: E741 (the paper's l)
+            prefix = f"groups.{n}.blocks.{l}."
+            encoding = [name for name in rest if name.startswith(f"{prefix}encoding.")]
+            blocks.append(
+                BlockTensors(
+                    {name: rest.pop(prefix + name) for name in LLAMA_BLOCK},
+                    {name.removeprefix(f"{prefix}encoding."): as_float32(rest.pop(name)) for name in encoding},
+                )
+            )
+    for name in rest:
+        raise InputError(f"{reader} cannot use the tensor {excerpt(name)}; run this model in torch")
+    return blocks
 
 
 def unrolled(
-    config: ModelConfig, tables: Sequence[NDArray[np.float32] | None], passes: tuple[int, ...]
+    config: ModelConfig, learned: Sequence[dict[str, NDArray[np.float32]]], passes: tuple[int, ...], reader: str
 ) -> Iterator[tuple[int, NDArray[np.float32] | None]]:
-    """The operations as blocks that add a vector first: for each step of the depth the block, and its vector if any.
+    """The operations for a program that can add a vector before each block: the block, and its vector if any.
 
     Args:
         config: of the model.
-        tables: of each block, see ``encoding_vectors``.
+        learned: the tensors of each block's encoding, from ``llama_blocks``.
         passes: through each group.
+        reader: the program, for messages.
 
     Raises:
         InputError: the model does something else too.
     """
-    vector = None
+    rules = [encoding_of(config.encoding, group, config.dim) for group in config.groups for _ in range(group.blocks)]
+    added = None
     for operation in operations(config, passes):
         match operation:
             case Encode(block, m):
-                vectors = encoding_vectors(config.encoding, tables[block], m, config.dim)
-                vector = None if vectors is None else vectors[m - 1]
-            case Transform(block, _):
-                yield block, vector
-                vector = None
+                rule = rules[block]
+                added = None if rule is None else encoding_vector(rule, m, learned[block])
+                if added is None:
+                    raise InputError(
+                        f"{reader} can add vectors, and {config.encoding} encodings do more; run this model in torch"
+                    )
+            case Transform(block):
+                yield block, added
+                added = None
             case _:
-                raise InputError(f"a model with the operation {operation} can be run by torch only")
+                raise InputError(f"{reader} does not know the operation {operation}; run this model in torch")

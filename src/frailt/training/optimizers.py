@@ -3,22 +3,17 @@
 import math
 
 import torch
-from torch import nn
 
-from frailt.model.encodings import IterationEncoding
+from frailt.model.frailt import FraiLT
+from frailt.model.weights import weights
 from frailt.training.config import OptimizerConfig
 
 
-def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Fused AdamW in two groups: weight matrices decay; norms and iteration encodings do not.
-
-    An encoding is an offset, like a bias, though it is stored as a matrix.
-    """
-    encodings = {
-        id(p) for m in model.modules() if isinstance(m, IterationEncoding) for p in m.parameters(recurse=False)
-    }
-    decayed = [p for p in model.parameters() if p.ndim >= 2 and id(p) not in encodings]
-    kept = [p for p in model.parameters() if p.ndim < 2 or id(p) in encodings]
+def make_optimizer(model: FraiLT, config: OptimizerConfig) -> torch.optim.AdamW:
+    """Fused AdamW in two groups, with weight decay and without; ``model.weights`` says which tensor is which."""
+    table = weights(model.config)
+    decayed = [p for name, p in model.named_parameters() if table[name].decays]
+    kept = [p for name, p in model.named_parameters() if not table[name].decays]
     return torch.optim.AdamW(
         [{"params": decayed, "weight_decay": config.weight_decay}, {"params": kept, "weight_decay": 0.0}],
         lr=config.lr,

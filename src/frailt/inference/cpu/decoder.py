@@ -15,7 +15,7 @@ from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
 from frailt.inference.cpu.exit_kernels import BEFORE, LEAVE
 from frailt.inference.cpu.kernels import READ, SCORE, STEP, Job, Sizes, read
-from frailt.inference.cpu.packing import Packed, padded
+from frailt.inference.cpu.packing import READER, Packed, padded
 from frailt.inference.cpu.products import COLUMNS, LANES
 from frailt.inference.cpu.thread_pool import POOL, ThreadCount, cores, doors
 from frailt.inference.exit_rule import EarlyExit
@@ -213,7 +213,7 @@ def _worth(packed: Packed) -> int:
 def _plan(packed: Packed, passes: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """A line for each step of the depth: block, and row of the encodings (-1: none). And the encodings."""
     plan, encodings = [], []
-    for block, vector in unrolled(packed.config, packed.tables, passes):
+    for block, vector in unrolled(packed.config, packed.encodings, passes, READER):
         plan.append((block, -1 if vector is None else len(encodings)))
         if vector is not None:
             encodings.append(vector)

@@ -9,11 +9,15 @@ from numpy.typing import NDArray
 from frailt.errors import InputError
 from frailt.inference.cpu.products import COLUMNS, LANES, pair
 from frailt.model.config import ModelConfig
+from frailt.model.operations import llama_blocks, unrolled
 from frailt.model.stored import BFLOAT16, StoredModel, as_float32
 
 Weights = Literal["auto", "float32", "bfloat16", "int8"]
 """How weights are kept in memory. ``auto``: as the file has them, bfloat16 or else float32. Beside ``int8``,
 keys and values are kept in bfloat16."""
+
+
+READER = "the compiled decoder"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,8 +35,8 @@ class Packed:
     """Shape ``(blocks + 1, 8)``: place and row number of each block's four matrices, then those of the head."""
     norms: NDArray[np.float32]
     """Shape ``(2 blocks + 1, dim)``: gains of each block's two norms, and of the last norm."""
-    tables: tuple[NDArray[np.float32] | None, ...]
-    """Learned encodings of each block, ``(M, dim)``, if it has them."""
+    encodings: tuple[dict[str, NDArray[np.float32]], ...]
+    """The learned tensors of each block's iteration encoding, by name."""
 
     @property
     def bytes(self) -> int:
@@ -51,15 +55,18 @@ def pack(stored: StoredModel, kind: str = "auto") -> Packed:
     Norms and encodings stay in float32. int8: each row has its own scale, its largest weight becomes 127.
 
     Raises:
-        InputError: there is no such kind, or int8 is asked for weights that are not finite.
+        InputError: the decoder cannot compute this model, there is no such kind, or int8 is asked for weights that are
+            not finite.
     """
     if kind not in get_args(Weights):
         raise InputError(f"weights {kind!r} are unknown; choose one of {', '.join(get_args(Weights))}")
     config, tensors = stored
     if kind == "auto":
         kind = "bfloat16" if tensors["embedding.weight"].dtype == BFLOAT16 else "float32"
-    names = [f"groups.{n}.blocks.{i}." for n, group in enumerate(config.groups) for i in range(group.blocks)]
-    matrices = [[tensors["embedding.weight"]], *([*_matrices(tensors, name, config)] for name in names)]
+    blocks = llama_blocks(config, tensors, READER)
+    encodings = tuple(block.encoding for block in blocks)
+    list(unrolled(config, encodings, config.passes(), READER))  # What cannot be computed is refused now.
+    matrices = [[tensors["embedding.weight"]], *(_matrices(block.llama, config) for block in blocks)]
     if not config.tied:
         matrices.append([tensors["head.weight"]])
     places = []
@@ -84,23 +91,22 @@ def pack(stored: StoredModel, kind: str = "auto") -> Packed:
             lines = interleaved(matrix)
             weights[at : at + lines.size] = lines.ravel()
     gains = [
-        as_float32(tensors[f"{name}{norm}_norm.weight"]) for name in names for norm in ("attention", "feed_forward")
+        as_float32(block.llama[f"{norm}_norm.weight"]) for block in blocks for norm in ("attention", "feed_forward")
     ]
-    tables = [tensors.get(f"{name}encoding.table") for name in names]
     return Packed(
         config=config,
         weights=weights,
         scales=scales,
-        starts=np.array([*places[1 : len(names) + 1], [*head[:2], *[0] * 6]], np.int64),
+        starts=np.array([*places[1 : len(blocks) + 1], [*head[:2], *[0] * 6]], np.int64),
         norms=np.stack([*gains, as_float32(tensors["norm.weight"])]),
-        tables=tuple(None if table is None else as_float32(table) for table in tables),
+        encodings=encodings,
     )
 
 
-def _matrices(tensors: dict[str, NDArray[Any]], name: str, config: ModelConfig) -> list[NDArray[Any]]:
+def _matrices(tensors: dict[str, NDArray[Any]], config: ModelConfig) -> list[NDArray[Any]]:
     """The four matrices of a block."""
-    w = {x: tensors[f"{name}attention.w{x}.weight"] for x in "qkvo"}
-    w |= {x: tensors[f"{name}feed_forward.w{x}.weight"] for x in "123"}
+    w = {x: tensors[f"attention.w{x}.weight"] for x in "qkvo"}
+    w |= {x: tensors[f"feed_forward.w{x}.weight"] for x in "123"}
     # Hidden numbers without a weight are 0 in w1 and w3, and so is what w2 gets from them.
     empty = np.zeros((-config.feed_forward_dim % LANES, config.dim), w["1"].dtype)
     gates = np.stack([np.concatenate((w[x], empty)).reshape(-1, LANES, config.dim) for x in "13"], axis=1)
