@@ -6,6 +6,7 @@ import torch
 
 from frailt.model.config import ModelConfig
 from frailt.model.frailt import FraiLT
+from frailt.model.stored import StoredModel
 
 
 def tiny(shape: str = "1^2", *, seed: int = 0, double: bool = False, **options: Any) -> FraiLT:
@@ -27,3 +28,8 @@ def tiny(shape: str = "1^2", *, seed: int = 0, double: bool = False, **options: 
 def random_tokens(*shape: int, seed: int = 0, vocab_size: int = 40) -> torch.Tensor:
     """Token ids below ``vocab_size``."""
     return torch.randint(vocab_size, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def stored(model: FraiLT) -> StoredModel:
+    """A model as its files would have it."""
+    return StoredModel(model.config, {name: p.detach().numpy() for name, p in model.named_parameters()})

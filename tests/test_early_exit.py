@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from models import random_tokens, tiny
-from test_fast_decoder import round_as, stored
+from models import random_tokens, stored, tiny
+from test_fast_decoder import round_as
 from test_inference import GREEDY, PROMPTS, TEXT, TOKENIZER, teller
 
 from frailt.errors import InputError

@@ -1,6 +1,5 @@
 """The compiled decoder against the model in torch, in every kind of weights, with one thread and with several."""
 
-import os
 import subprocess
 import sys
 from copy import deepcopy
@@ -14,18 +13,16 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from models import random_tokens, tiny
+from models import random_tokens, stored, tiny
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from test_inference import GREEDY, PROMPTS, TEXT, TOKENIZER
 
 import frailt
 from frailt.errors import InputError
-from frailt.inference.cpu import thread_pool
 from frailt.inference.cpu.decoder import AT_ONCE, CompiledDecoder, CompiledStoryteller
 from frailt.inference.cpu.packing import Packed, Weights, as_bfloat16, as_int8, pack
 from frailt.inference.cpu.products import store
-from frailt.inference.cpu.thread_pool import STRETCH, TRIAL, ThreadCount
 from frailt.inference.generation import Decoder
 from frailt.inference.sampling import Sampling
 from frailt.inference.torch_decoder import TorchDecoder, TorchStoryteller
@@ -34,13 +31,9 @@ from frailt.model.attention import attend
 from frailt.model.checkpoint import load_model, save_model
 from frailt.model.encodings import EncodingKind
 from frailt.model.frailt import FraiLT
-from frailt.model.stored import StoredModel, as_float32, read_model
+from frailt.model.stored import as_float32, read_model
 
 SHAPES = ["2", "1^1", "1^3", "2^2", "(2)^3", "1+(2)^2+1", "1^3+2"]
-
-
-def stored(model: FraiLT) -> StoredModel:
-    return StoredModel(model.config, {name: p.detach().numpy() for name, p in model.named_parameters()})
 
 
 def scores_of(
@@ -215,70 +208,6 @@ def test_what_cannot_be_read_is_refused() -> None:
     broken.weights["embedding.weight"][3, 3] = np.nan
     with pytest.raises(InputError, match="not all finite"):
         pack(broken, "int8")
-
-
-# --- Threads ---
-
-
-def test_decoders_use_the_pool_in_turn() -> None:
-    packs = [pack(stored(tiny(shape, dim=dim, heads=2))) for shape, dim in (("1^3", 32), ("2", 48))]
-    tokens = random_tokens(20).tolist()
-    decoders = [CompiledDecoder(packed, threads=3) for packed in packs]
-    expected = [scores_of(packed, tokens) for packed in packs]
-    for decoder, right in zip(decoders, expected, strict=True):
-        assert np.array_equal(decoder.add([tokens[:1]])[0], right[0])
-    for place, token in enumerate(tokens[1:], 1):
-        for decoder, right in zip(decoders, expected, strict=True):
-            assert np.array_equal(decoder.step([token])[0], right[place])
-
-
-def rates(count: ThreadCount, seconds: dict[int, float], tokens: int) -> list[int]:
-    """With how many threads each of ``tokens`` is read when each takes so many ``seconds``."""
-    chosen = []
-    for _ in range(tokens):
-        chosen.append(count.threads)
-        count.record(count.threads, 1, seconds[count.threads])
-    return chosen
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ({1: 4.0, 2: 3.0, 4: 2.0, 6: 1.0}, {1: 1.0, 2: 2.0, 4: 3.0, 6: 4.0}),
-        ({1: 1.0, 2: 2.0, 4: 3.0, 6: 4.0}, {1: 3.0, 2: 1.0, 4: 3.0, 6: 4.0}),
-        ({1: 2.0, 2: 1.0, 4: 2.0, 6: 9.0}, {1: 3.0, 2: 2.0, 4: 1.0, 6: 9.0}),
-    ],
-)
-def test_most_tokens_are_read_the_fastest_way(before: dict[int, float], after: dict[int, float]) -> None:
-    count = ThreadCount(6)
-    count.record(1, 1, 100.0)  # The first time takes long and says nothing.
-    for seconds, share in ((before, 0.9), (after, 0.6)):  # It changes its mind when the machine does.
-        chosen = rates(count, seconds, 10 * (STRETCH + TRIAL))
-        assert chosen.count(min(seconds, key=seconds.__getitem__)) > share * len(chosen)
-
-
-def test_a_trial_that_goes_badly_is_short() -> None:
-    count = ThreadCount(4)
-    count.record(1, 1, 100.0)
-    chosen = rates(count, {1: 1.0, 2: 50.0, 4: 1.0}, 10 * (STRETCH + TRIAL))
-    assert 10 <= chosen.count(2) <= 11, "one token each time"
-    assert chosen.count(4) == 0
-
-
-def test_one_thread_stays_one() -> None:
-    assert set(rates(ThreadCount(1), {1: 1.0}, 600)) == {1}
-
-
-@pytest.mark.parametrize(
-    ("quota", "expected"), [("max 100000", 64), ("250000 100000", 3), ("50000 100000", 1), ("", 64), ("9 0", 64)]
-)
-def test_a_container_s_quota_of_cores_counts(
-    quota: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "cpu.max").write_text(quota + "\n")
-    monkeypatch.setattr(thread_pool, "QUOTA", tmp_path / "cpu.max")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64), raising=False)
-    assert thread_pool.cores() == expected
 
 
 # --- Stories ---
