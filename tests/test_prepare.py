@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,12 @@ import pytest
 from shared_data import STORIES, TOK512, needs_shared
 
 from frailt.data import hub, shards
+from frailt.data import prepare as module
 from frailt.data.bpe import BOS, BPE
 from frailt.data.corpus import Corpus
-from frailt.data.prepare import PrepareConfig, _Split, prepare
+from frailt.data.manifest import Manifest, token_type
+from frailt.data.prepare import PrepareConfig, embedded, prepare
+from frailt.data.sources import Sources
 from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
 
@@ -144,22 +147,25 @@ def test_a_script_without_a_main_guard_and_more_text_than_a_chunk(tmp_path: Path
     assert {path.name for path in tmp_path.iterdir()} == {"script.py", "out"}
 
 
-def test_a_large_vocabulary_takes_four_bytes_a_token(config: PrepareConfig, tmp_path: Path) -> None:
+def test_a_large_vocabulary_takes_four_bytes_a_token(tmp_path: Path) -> None:
     small = BPE.train(some_stories(100), vocab_size=300)
-    rare = [chr(0x4E00 + i) + chr(0x4E00 + k) for i in range(300) for k in range(300)]
-    large = BPE([*small.pieces, *rare], small.merges)
+    large = BPE([*small.pieces, *(chr(0x4E00 + i) + chr(0x4E00 + k) for i in range(256) for k in range(256))], [])
     assert large.vocab_size > 1 << 16
-    large.save(tmp_path / "large.json")
-    made = prepare(replace(config, tokenizer=tmp_path / "large.json"))
-    assert made.manifest.dtype == "uint32"
-    assert not prepare(replace(config, tokenizer=tmp_path / "large.json")).fresh
-    corpus = Corpus(config.out)
-    tokens = np.fromfile(config.out / "train.bin", dtype="<u4")
-    assert corpus.train.tokens.tolist() == tokens.tolist()
-    assert corpus.train.rows(0, batch=2, context=8, seed=0).shape == (2, 9)
-    small.save(tmp_path / "small.json")
-    prepare(replace(config, out=tmp_path / "small", tokenizer=tmp_path / "small.json"))
-    assert Corpus(tmp_path / "small").train.tokens.tolist() == tokens.tolist()
+    sides = ["train", "valid"] * 30
+    parts = shards.write_tokens(zip(sides, some_stories(60), strict=True), large, tmp_path, advanced=lambda: None)
+    manifest = Manifest(
+        vocab_size=large.vocab_size,
+        dtype=token_type(large.vocab_size),
+        train=parts["train"],
+        valid=parts["valid"],
+    )
+    manifest.write(tmp_path)
+    corpus = Corpus(tmp_path)
+    assert corpus.manifest == manifest
+    assert corpus.train.tokens.dtype == np.dtype("<u4")
+    expected = [token for story in some_stories(60)[::2] for token in (BOS, *large.encode(story))]
+    assert corpus.train.tokens.tolist() == expected
+    assert corpus.train.rows(1, batch=2, context=8, seed=0).shape == (2, 9)
 
 
 def test_a_tokenizer_can_be_given(config: PrepareConfig, tmp_path: Path) -> None:
@@ -220,9 +226,101 @@ def test_a_damaged_or_foreign_folder_is_refused(config: PrepareConfig, tmp_path:
         prepare(made)
 
 
-def test_an_empty_folder_may_be_there(config: PrepareConfig) -> None:
+def test_an_empty_folder_is_filled_in_place(config: PrepareConfig) -> None:
+    """A mount point can be neither replaced nor removed, and its parent may not be writable."""
     config.out.mkdir()
+    inode = config.out.stat().st_ino
+    bad = replace(config, text=(write(config.out.parent / "bad.txt", ["one"]),))
+    with pytest.raises(InputError, match="single story"):
+        prepare(bad)
+    assert list(config.out.iterdir()) == []
     assert prepare(config).fresh
+    assert config.out.stat().st_ino == inode
+    assert len(list(config.out.iterdir())) == 4
+
+
+def test_a_pipe_cannot_be_prepared(config: PrepareConfig, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe is a pipe, and stories are read twice; write them to a file"):
+        prepare(replace(config, text=(tmp_path / "pipe",)))
+    assert not config.out.exists()
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from frailt.data import prepare as module
+module.EMBEDDED = 300
+if sys.argv[1:]:
+    config = module.PrepareConfig(text=sys.argv[1:2], out=sys.argv[2], tokenizer=sys.argv[3])
+    print(module.prepare(config).fresh)
+else:
+    print(module.embedded())
+"""
+
+
+def python(*args: str | Path, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SCRIPT, *map(str, args)]
+    pipe = subprocess.PIPE
+    environment = {**os.environ, **environment}
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True)
+
+
+def test_of_two_at_once_one_waits_for_the_other(config: PrepareConfig, tmp_path: Path) -> None:
+    Tokenizer.train(some_stories(100), vocab_size=300).save(tmp_path / "tokenizer.json")
+    both = [python(config.text[0], config.out, tmp_path / "tokenizer.json") for _ in range(2)]
+    answers = [process.communicate(timeout=60) for process in both]
+    assert sorted(answers) == [("False\n", ""), ("True\n", "")]
+    assert len(list(config.out.iterdir())) == 4
+
+
+def test_what_a_killed_process_leaves_is_cleared(config: PrepareConfig, tmp_path: Path) -> None:
+    write(config.text[0], some_stories(1000) * 200)
+    Tokenizer.train(some_stories(100), vocab_size=300).save(tmp_path / "tokenizer.json")
+    with python(config.text[0], config.out, tmp_path / "tokenizer.json") as process:
+        deadline = time.monotonic() + 60
+        while not any(path.stat().st_size for path in tmp_path.glob("out/train.bin")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+        process.kill()
+    left = {path.name for path in config.out.iterdir()}
+    assert left == {".prepare.lock", "train.bin", "valid.bin", "tokenizer.json"}
+    (config.out / ".manifest.json.abc.tmp").touch()
+    (config.out / "mine.txt").touch()
+    write(config.text[0], some_stories(1000))
+    with pytest.raises(InputError, match=r"holds mine\.txt and is not a prepared folder"):
+        prepare(config)
+    (config.out / "mine.txt").unlink()
+    assert prepare(config).fresh
+    assert len(list(config.out.iterdir())) == 4
+
+
+def test_the_embedded_world_is_made_once_by_processes_that_start_together(tmp_path: Path) -> None:
+    together = [python(XDG_CACHE_HOME=str(tmp_path)) for _ in range(2)]
+    folder = tmp_path / "frailt" / "story-world-300"
+    assert [process.communicate(timeout=60) for process in together] == [(f"{folder}\n", "")] * 2
+    assert Corpus(folder).manifest.valid.stories >= 1
+
+
+def test_where_no_cache_can_be_written_the_world_is_temporary(tmp_path: Path) -> None:
+    process = python(XDG_CACHE_HOME="/dev/null", TMPDIR=str(tmp_path))
+    out, errors = process.communicate(timeout=60)
+    assert Path(out.strip()).parent == tmp_path
+    assert errors.startswith("/dev/null/frailt/story-world-300 cannot be written (")
+    assert errors.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_complete_world_is_used_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EMBEDDED", 100)
+    monkeypatch.setattr(module, "user_cache", lambda: tmp_path)
+    folder = embedded()
+
+    def refuse(*_: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(module, "hold", refuse)
+    assert embedded() == folder
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
@@ -266,7 +364,7 @@ def test_ctrl_c_ends_it_and_leaves_nothing(config: PrepareConfig, tmp_path: Path
     command = [sys.executable, *map(str, files)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         deadline = time.monotonic() + 60
-        while not any(path.stat().st_size for path in tmp_path.glob(".out.*.tmp/train.bin")):
+        while not any(path.stat().st_size for path in tmp_path.glob("out/train.bin")):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -292,10 +390,10 @@ def test_of_few_stories_one_is_held_out(config: PrepareConfig, tmp_path: Path) -
     assert len(set(stories_in(tmp_path / "most", "train"))) == 1
 
 
-def test_of_many_stories_a_few_are_read_to_know_that_both_sides_have_some(config: PrepareConfig) -> None:
-    split = _Split(replace(config, text=(), world=10_000))
-    assert split.limit == int(0.1 * 2**64)
-    assert split.text.done < 200
+def test_of_many_stories_a_few_are_read_to_know_that_both_sides_have_some() -> None:
+    sources = Sources((), (), world=(10_000, 0), valid_fraction=0.1)
+    assert sources.limit == int(0.1 * 2**64)
+    assert sources.text.done < 200
 
 
 @pytest.mark.parametrize("fraction", [1e-9, 0.5, 1 - 1e-9])
@@ -353,16 +451,15 @@ def test_the_hub_gives_both_sides(config: PrepareConfig, monkeypatch: pytest.Mon
     assert stories_in(config.out, "valid") == some_stories(20, seed=9)
 
 
-def test_progress_is_shown_on_standard_error(
-    config: PrepareConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    prepare(config)
-    assert capfd.readouterr() == ("", "")
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    prepare(replace(config, out=tmp_path / "shown"), progress=True)
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert "encoding" in err
+def test_progress_is_reported(config: PrepareConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "_CHUNK", 50_000)
+    reports = list[tuple[str, float, float, str]]()
+    prepare(config, report=lambda *report: reports.append(report))
+    assert [name for name, _ in groupby(name for name, *_ in reports)] == ["training the tokenizer", "encoding"]
+    shares = [done / total for name, done, total, _ in reports if name == "encoding"]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert reports[-1][3] == "100%"
 
 
 @needs_shared

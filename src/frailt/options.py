@@ -230,12 +230,14 @@ def corpus_in(folder: Path | None) -> Any:
 
     if folder is not None:
         return Corpus(folder)
-    from frailt.data.prepare import embedded
+    from frailt.console import ProgressLine
+    from frailt.data.prepare import embedded, quiet
 
     speaks = rank_info().rank == 0
     if speaks:
         print("no --data given: using the embedded story world", file=sys.stderr)
-    return Corpus(embedded(progress=speaks and sys.stderr.isatty()))
+    with ProgressLine() as line:
+        return Corpus(embedded(report=line.show if speaks and sys.stderr.isatty() else quiet))
 
 
 def write(text: str) -> None:

@@ -6,10 +6,12 @@ from frailt.options import parse
 
 
 def run(args: list[str]) -> None:
-    from frailt.data.prepare import PrepareConfig, prepare
+    from frailt.console import ProgressLine
+    from frailt.data.prepare import PrepareConfig, prepare, quiet
 
     config = parse(PrepareConfig, "prepare", args, __doc__)
-    result = prepare(config, progress=sys.stderr.isatty())
+    with ProgressLine() as line:
+        result = prepare(config, report=line.show if sys.stderr.isatty() else quiet)
     train, valid = result.manifest.train, result.manifest.valid
     print(
         f"{result.folder}: {train.stories:,} training stories ({train.tokens:,} tokens), "

@@ -1,40 +1,47 @@
 """Stories to a folder of tokens: what ``frailt prepare`` does.
 
-The folder holds ``train.bin`` and ``valid.bin`` (16-bit little-endian tokens; each story is BOS and
-its tokens, without an end token), ``tokenizer.json``, and ``manifest.json``, which says where they
-came from and how much they hold.
+The folder holds ``train.bin`` and ``valid.bin`` (little-endian tokens; each story is BOS and its tokens, without an end
+token), ``tokenizer.json``, and ``manifest.json``, which says where they came from and how much they hold. The manifest
+is written last, so a folder that has one is complete.
 """
 
-import fcntl
-import hashlib
-import os
+import errno
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import time
+from atexit import register
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
-from itertools import islice
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from frailt.data.bpe import FIXED, LARGEST
 from frailt.data.manifest import Manifest, Settings, Source, token_type
 from frailt.data.shards import write_tokens
-from frailt.data.storyworld import stories
-from frailt.data.text import StoryReader
+from frailt.data.sources import Sources
 from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError, excerpt
-from frailt.files import sha256, user_cache
+from frailt.files import BusyError, hold, remove_leftovers, user_cache
 
 EMBEDDED = 20_000
 """Stories of the embedded story world where nothing else is asked for."""
 SAMPLE = 32 << 20
 """A new tokenizer is trained on the training stories of the first 32 MiB of text."""
+LOCK = ".prepare.lock"
+"""Held while a folder is filled. Without a manifest and without its owner, it marks what a kill left behind."""
+FILES = ("train.bin", "valid.bin", "tokenizer.json")
+"""What a folder holds besides its manifest."""
+
+Report = Callable[[str, float, float, str], None]
+"""Takes the name of some work, how much of how much is done, and the state in words."""
+
+
+def quiet(name: str, done: float, total: float, state: str) -> None:
+    """A ``Report`` to nobody."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +49,7 @@ class PrepareConfig:
     """Where stories come from and where their tokens go. Give one of ``text``, ``hub`` and ``world``."""
 
     out: Path
-    """Folder to make."""
+    """Folder to fill; it must be new, empty, or prepared before in the same way."""
     text: tuple[Path, ...] = ()
     """Text files with stories, each closed by a line <|endoftext|>; plain, .xz, .gz, .zst or .bz2."""
     valid: tuple[Path, ...] = ()
@@ -89,46 +96,52 @@ class Prepared:
     """False if the folder was there already, made from the same sources with the same settings."""
 
 
-def prepare(config: PrepareConfig, *, progress: bool = False) -> Prepared:
-    """Make the folder ``config.out``, or return it if it was made before in the same way.
+def prepare(config: PrepareConfig, *, report: Report = quiet) -> Prepared:
+    """Fill the folder ``config.out``, or return it if it was made before in the same way.
 
-    It appears complete, in one step, or not at all: interrupt it and run it again at will. A story
-    is never on both sides: without validation files the hash of its text decides the side, and with
-    them training stories that equal a validation story are dropped. Memory does not grow with
-    the text, but for a hash of each validation story.
+    It is complete or not there: interrupt it and run it again at will. Of several processes that prepare the same
+    folder, one does and the others wait for it. A story is never on both sides: without validation files the hash of
+    its text decides the side, and with them training stories that equal a validation story are dropped. Memory does not
+    grow with the text, but for a hash of each validation story.
 
     Raises:
         InputError: the sources or the tokenizer cannot be used, or ``out`` holds something else.
         OSError: the disk is full or cannot be written; nothing is left behind.
     """
-    out = config.out.resolve()
-    if out.exists() and not (out / "manifest.json").is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{config.out} exists and is not a prepared folder; choose another")
-    split = _Split(config)
+    out = config.out
+    _check_free(out)
+    text, valid = config.text, config.valid
+    if config.hub is not None:
+        from frailt.data.hub import fetch  # Its import takes longer than a small preparation.
+
+        train_file, valid_file = fetch(config.hub)
+        text, valid = (train_file,), (valid_file,)
+    world = None if config.world is None else (config.world, config.seed)
+    sources = Sources(text, valid, world=world, valid_fraction=config.valid_fraction)
     tokenizer = Tokenizer.load(config.tokenizer) if config.tokenizer else None
     settings = Settings(
         vocab_size=tokenizer.vocab_size if tokenizer else config.vocab_size,
         tokenizer=tokenizer.digest if tokenizer else None,
-        valid_fraction=None if split.valid else config.valid_fraction,
+        valid_fraction=None if sources.valid else config.valid_fraction,
     )
-    if (out / "manifest.json").is_file():
-        return Prepared(folder=config.out, manifest=_existing(config.out, split.sources, settings), fresh=False)
-
-    with _folder(out) as folder, _bar(progress) as bar:
+    if (out / "manifest.json").is_file():  # Before the lock: the folder may be read-only.
+        return Prepared(folder=out, manifest=_existing(out, sources.describe(), settings), fresh=False)
+    with _filling(out, report):
+        described = sources.describe()
+        if (out / "manifest.json").is_file():
+            return Prepared(folder=out, manifest=_existing(out, described, settings), fresh=False)
         if tokenizer is None:
-            task = bar.add_task("training the tokenizer", total=None)
-            tokenizer = Tokenizer.train(_sample(split), vocab_size=config.vocab_size)
-            bar.remove_task(task)
-        tokenizer.save(folder / "tokenizer.json")
-        task = bar.add_task("encoding", total=split.text.total)
-        shards = write_tokens(
-            split.assign(),
-            tokenizer,
-            folder,
-            advanced=lambda: bar.update(task, completed=split.text.done),
-        )
+            report("training the tokenizer", 0, 1, "")
+            tokenizer = Tokenizer.train(sources.sample(SAMPLE), vocab_size=config.vocab_size)
+        tokenizer.save(out / "tokenizer.json")
+        done = sources.text
+
+        def advanced() -> None:
+            report("encoding", done.done, done.total, f"{done.done / max(done.total, 1):.0%}")
+
+        shards = write_tokens(sources.assign(), tokenizer, out, advanced=advanced)
         manifest = Manifest(
-            sources=tuple(split.sources),
+            sources=described,
             settings=settings,
             tokenizer=tokenizer.digest,
             vocab_size=tokenizer.vocab_size,
@@ -137,143 +150,95 @@ def prepare(config: PrepareConfig, *, progress: bool = False) -> Prepared:
             ends=tokenizer.ends,
             train=shards["train"],
             valid=shards["valid"],
-            dropped=split.dropped,
+            dropped=sources.dropped,
         )
-        manifest.write(folder)
-    return Prepared(folder=config.out, manifest=manifest, fresh=True)
+        manifest.write(out)
+    return Prepared(folder=out, manifest=manifest, fresh=True)
 
 
-def embedded(*, progress: bool = False) -> Path:
-    """The folder of the embedded story world, made at first use in the user's cache."""
+def embedded(*, report: Report = quiet) -> Path:
+    """The folder of the embedded story world, made at first use in the user's cache.
+
+    Where that cannot be written, the folder is a temporary one that goes with this process.
+    """
     config = PrepareConfig(out=user_cache() / f"story-world-{EMBEDDED}", world=EMBEDDED)
-    # Processes that are started together, as by torchrun, wait for the first to make it.
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    with (config.out.parent / f".{config.out.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return prepare(config, progress=progress).folder
+    try:
+        return prepare(config, report=report).folder
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT):
+            raise
+        temporary = Path(tempfile.mkdtemp(prefix="frailt-"))
+        register(shutil.rmtree, temporary, ignore_errors=True)
+        print(
+            f"{config.out} cannot be written ({error.strerror}): the story world is made in {temporary} for this "
+            "process; set XDG_CACHE_HOME to keep it",
+            file=sys.stderr,
+        )
+        return prepare(replace(config, out=temporary), report=report).folder
 
 
-class _Source(Protocol):
-    """Stories, and how far a pass over them got."""
+def _check_free(out: Path) -> None:
+    """Refuse a folder with files of others in it.
 
-    done: int
-    total: int
-
-    def __iter__(self) -> Iterator[str]: ...
-
-
-class _World:
-    """The story world as a source."""
-
-    def __init__(self, count: int, seed: int) -> None:
-        self.total, self.seed, self.done = count, seed, 0
-
-    def __iter__(self) -> Iterator[str]:
-        self.done = 0
-        for story in stories(self.total, seed=self.seed):
-            self.done += 1
-            yield story.text.strip()
+    Raises:
+        InputError: it holds something else than this module's files.
+    """
+    if not out.exists() or (out.is_dir() and (out / "manifest.json").is_file()):
+        return
+    if not out.is_dir() or ((names := {path.name for path in out.iterdir()}) and LOCK not in names):
+        raise InputError(f"{out} exists and is not a prepared folder; choose another")
+    if others := [name for name in names - {LOCK, *FILES} if not (name.startswith(".") and name.endswith(".tmp"))]:
+        raise InputError(f"{out} holds {excerpt(min(others))} and is not a prepared folder; choose another")
 
 
-class _Split:
-    """The sources, and the side of each story."""
+@contextmanager
+def _filling(out: Path, report: Report) -> Iterator[None]:
+    """Hold the lock of ``out``, which may be new; if the body raises, ``out`` is again as it was.
 
-    def __init__(self, config: PrepareConfig) -> None:
-        text, valid = config.text, config.valid
-        if config.hub is not None:
-            from frailt.data.hub import fetch  # Its import takes longer than a small preparation.
-
-            train_file, valid_file = fetch(config.hub)
-            text, valid = (train_file,), (valid_file,)
-        self.text: _Source = StoryReader(text)
-        self.sources = [_entry("text", path) for path in text]
-        if config.world is not None:
-            self.text = _World(config.world, config.seed)
-            # The first stories stand for all: enough to notice that the world has changed.
-            first = "\n".join(islice(_World(config.world, config.seed), 100))
-            digest = hashlib.sha256(first.encode()).hexdigest()
-            world = Source(use="text", name="story world", stories=config.world, seed=config.seed, sha256=digest)
-            self.sources = [world]
-        self.valid = StoryReader(valid) if valid else None
-        self.sources += [_entry("valid", path) for path in valid]
-        self.config = config
-        self.dropped = 0
-        self._held_out = set[bytes]()
-
-    def assign(self) -> Iterator[tuple[Literal["train", "valid"], str]]:
-        """Each story with its side: validation files first, then the text."""
-        if self.valid is None:
-            for story in self.text:
-                yield ("valid" if _number(story) < self.limit else "train"), story
-            return
-        for story in self.valid:
-            self._held_out.add(_digest(story))
-            yield "valid", story
-        self.dropped = 0
-        for story in self.text:
-            if _digest(story) in self._held_out:
-                self.dropped += 1
-            else:
-                yield "train", story
-
-    @cached_property
-    def limit(self) -> int:
-        """Stories with a number below it are held out.
-
-        It follows from the fraction, unless one side would have no story: then the story with the least number is held
-        out, or the one with the greatest is kept. Read for it are a few stories, and all only where they are few.
-
-        Raises:
-            InputError: the text has no two different stories.
-        """
-        limit = int(self.config.valid_fraction * 2**64)
-        least, greatest = 2**64, -1
-        for story in self.text:
-            least, greatest = min(least, _number(story)), max(greatest, _number(story))
-            if least < limit <= greatest:
-                return limit
-        if least == greatest:
-            if self.config.world is not None:
-                raise InputError(f"world is {self.config.world}; give at least 2, to train on one and hold one out")
-            raise InputError(
-                f"{', '.join(map(str, self.config.text))}: this is a single story, and none is left to hold out; put a "
-                "line <|endoftext|> after each story, or give validation files"
-            )
-        return min(max(limit, least + 1), greatest)
+    The files are written into the folder itself, since only that works where it is a mount point.
+    """
+    new = not out.exists()
+    lock = None
+    while lock is None:
+        try:
+            lock = hold(out / LOCK, "")
+        except BusyError:
+            report(f"waiting for another process that prepares {out}", 0, 1, "")
+            time.sleep(0.1)
+            continue
+        if not (out / LOCK).exists():  # Its last owner removed it after it was opened here.
+            lock.release()
+            lock = None
+    try:
+        if not (out / "manifest.json").is_file():
+            _check_free(out)
+            _empty(out)  # What a killed process left.
+        yield
+    except BaseException:
+        if not (out / "manifest.json").is_file():
+            _empty(out)
+        raise
+    finally:
+        with suppress(OSError):
+            (out / LOCK).unlink()
+        lock.release()
+        if new:
+            with suppress(OSError):  # It is not empty where all went well.
+                out.rmdir()
 
 
-def _entry(use: str, path: Path) -> Source:
-    return Source(use=use, name=path.name, sha256=sha256(path), bytes=path.stat().st_size)
+def _empty(out: Path) -> None:
+    remove_leftovers(out)
+    for name in FILES:
+        (out / name).unlink(missing_ok=True)
 
 
-def _contents(sources: Iterable[Source]) -> list[Source]:
+def _contents(sources: tuple[Source, ...]) -> list[Source]:
     """Sources without their names: a file may be renamed."""
     return [replace(source, name="") for source in sources]
 
 
-def _digest(story: str) -> bytes:
-    return hashlib.sha256(story.encode()).digest()[:16]
-
-
-def _number(story: str) -> int:
-    """From 0 to 2^64 - 1, evenly spread over stories."""
-    return int.from_bytes(_digest(story)[:8], "big")
-
-
-def _sample(split: _Split) -> list[str]:
-    """The training stories of the first ``SAMPLE`` bytes."""
-    sample: list[str] = []
-    size = 0
-    for side, story in split.assign():
-        if side == "train":
-            sample.append(story)
-            size += len(story.encode())
-            if size >= SAMPLE:
-                break
-    return sample
-
-
-def _existing(out: Path, sources: Iterable[Source], settings: Settings) -> Manifest:
+def _existing(out: Path, sources: tuple[Source, ...], settings: Settings) -> Manifest:
     """The manifest of a folder that is already there, if it is what is wanted now."""
     manifest = Manifest.read(out)
     changed = ["sources"] if _contents(manifest.sources) != _contents(sources) else []
@@ -292,27 +257,3 @@ def _existing(out: Path, sources: Iterable[Source], settings: Settings) -> Manif
     if not (out / "tokenizer.json").is_file():
         raise InputError(f"{out} has lost its tokenizer.json; delete it and prepare it again")
     return manifest
-
-
-@contextmanager
-def _folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside ``out`` that becomes ``out`` on success and is removed otherwise."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
-    try:
-        yield folder
-        mask = os.umask(0)
-        os.umask(mask)
-        folder.chmod(0o777 & ~mask)  # mkdtemp's is private.
-        if out.exists():
-            out.rmdir()  # Empty, or this fails.
-        folder.rename(out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _bar(show: bool) -> Iterator[Progress]:
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not show) as bar:
-        yield bar
