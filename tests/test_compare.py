@@ -22,11 +22,15 @@ from frailt.model.config import ModelConfig
 from frailt.model.counts import count
 from frailt.model.frailt import FraiLT
 from frailt.model.shape import Shape
-from frailt.paper.published import TABLE_2, TABLE_3, published_loss
-from frailt.studies import gap
+from frailt.model.variant import Variant
+from frailt.paper.published import TABLE_2, TABLE_3, published_gap, published_loss
+from frailt.reports import escape
+from frailt.studies import compare as comparing
+from frailt.studies.cells import complete_runs
 from frailt.studies.compare import compare
-from frailt.studies.comparison import CompareConfig, Comparison, run_name
-from frailt.studies.gap import gap_closed, published_gap
+from frailt.studies.compare import run_name as folder_name
+from frailt.studies.comparison import CompareConfig, Comparison, Row
+from frailt.studies.gap import Gap, gap_closed, seed_spread
 from frailt.studies.report import HEADERS, cells
 from frailt.studies.twins import Twin, plan
 from frailt.training import trainer
@@ -44,49 +48,102 @@ CPU = torch.device("cpu")
 PAPER = SHARED / "paper" / "frailt.txt"
 
 
+def run_name(name: str, seed: int) -> str:
+    return folder_name(Variant.parse(name), seed)
+
+
 # The gap closed
+
+
+def one_seed(*three: np.ndarray, spread: float | None = 0.0) -> Gap:
+    gap = gap_closed(*({0: stories} for stories in three), spread=spread)
+    assert gap is not None
+    return gap
 
 
 def test_the_gap_is_the_way_gone_from_shallow_to_deep() -> None:
     shallow, own, deep = np.array([4.0, 8.0]), np.array([3.0, 6.0]), np.array([2.0, 4.0])
-    value, interval = gap_closed(shallow, own, deep)
-    assert value == pytest.approx(0.5)
-    assert interval == pytest.approx((0.5, 0.5)), "every draw of these stories has the same gap"
-    assert gap_closed(shallow, deep, deep)[0] == pytest.approx(1)
-    assert gap_closed(shallow, shallow, deep)[0] == pytest.approx(0)
-    assert gap_closed(shallow, shallow + 1, deep)[0] == pytest.approx(-1 / 3)
+    gap = one_seed(shallow, own, deep)
+    assert gap.value == pytest.approx(0.5)
+    assert gap.interval == pytest.approx((0.5, 0.5)), "every draw of these stories has the same gap"
+    assert one_seed(shallow, deep, deep).value == pytest.approx(1)
+    assert one_seed(shallow, shallow, deep).value == pytest.approx(0)
+    assert one_seed(shallow, shallow + 1, deep).value == pytest.approx(-1 / 3)
 
 
-def test_no_gap_where_deep_is_hardly_better() -> None:
+def test_no_gap_where_deep_is_not_better() -> None:
     losses = np.array([4.0, 8.0])
-    assert gap_closed(losses, 0.99 * losses, 0.981 * losses) == (None, None)
-    assert gap_closed(losses, 0.99 * losses, 0.979 * losses)[0] == pytest.approx(10 / 21)
-    assert gap_closed(losses, losses, losses) == (None, None)
-    assert gap_closed(losses, losses, losses + 1) == (None, None)
+    for deep in (losses, losses + 1):
+        gap = one_seed(losses, 0.99 * losses, deep)
+        assert (gap.value, gap.interval, gap.chance, str(gap)) == (None, None, True, "-")
+    assert gap_closed({0: losses}, {1: losses}, {0: losses}, spread=None) is None, "no seed in common"
 
 
-def test_no_interval_where_deep_is_not_better_in_some_draws() -> None:
+def test_a_gap_no_larger_than_the_spread_of_seeds_is_chance() -> None:
+    losses = np.array([4.0, 8.0])
+    for spread, chance in ((0.11, False), (0.13, True)):
+        gap = one_seed(losses, 0.99 * losses, 0.99 * losses, spread=spread)
+        assert (gap.chance, gap.value) == (chance, pytest.approx(1))
+        assert str(gap) == ("chance" if chance else "100% [100, 100], 1 seed")
+    for deep, chance in ((0.979, False), (0.981, True)):  # Of an unknown spread, two per cent of the loss are assumed.
+        assert one_seed(losses, 0.99 * losses, deep * losses, spread=None).chance is chance
+
+
+def test_the_spread_is_the_most_by_which_seeds_of_one_model_differ() -> None:
+    assert seed_spread([[1.0], [2.0]]) is None
+    assert seed_spread([[1.0], [2.0, 2.5, 1.9], [5.0, 5.5]]) == pytest.approx(0.6)
+
+
+def test_chance_where_deep_is_not_better_in_some_draws() -> None:
     """Deep wins by one story alone: a third of the draws miss it."""
     shallow, deep = np.array([4.0, 4.0, 4.0]), np.array([1.0, 4.5, 4.5])
-    value, interval = gap_closed(shallow, shallow - 0.5, deep)
-    assert value == pytest.approx(1.5 / 2)
-    assert interval is None
+    gap = one_seed(shallow, shallow - 0.5, deep)
+    assert gap.value == pytest.approx(1.5 / 2)
+    assert (gap.interval, gap.chance) == (None, True)
+
+
+def _stories(random: np.random.Generator, count_: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    shallow = random.uniform(150, 250, count_)
+    return shallow, shallow - random.uniform(0, 40, count_), shallow - random.uniform(10, 50, count_)
 
 
 def test_the_interval_holds_the_value_repeats_and_narrows_with_more_stories() -> None:
     random = np.random.default_rng(5)
     widths = []
     for count_ in (50, 800):
-        shallow = random.uniform(150, 250, count_)
-        deep = shallow - random.uniform(10, 50, count_)
-        own = shallow - random.uniform(0, 40, count_)
-        value, interval = gap_closed(shallow, own, deep)
-        assert (value, interval) == gap_closed(shallow, own, deep)
-        assert value is not None
-        assert interval is not None
-        assert interval[0] < value < interval[1]
-        widths.append(interval[1] - interval[0])
+        three = _stories(random, count_)
+        gap = one_seed(*three)
+        assert gap == one_seed(*three)
+        assert gap.value is not None
+        assert gap.interval is not None
+        assert gap.interval[0] < gap.value < gap.interval[1]
+        widths.append(gap.interval[1] - gap.interval[0])
     assert widths[1] < widths[0] / 2, "sixteen times the stories, about a quarter of the width"
+
+
+def test_with_one_seed_the_interval_is_the_bootstrap_over_stories() -> None:
+    shallow, own, deep = _stories(np.random.default_rng(1), 60)
+    random, draws = np.random.default_rng(0), []
+    for _ in range(2000):
+        weights = random.multinomial(60, np.full(60, 1 / 60))
+        draws.append((weights @ (shallow - own)) / (weights @ (shallow - deep)))
+    assert one_seed(shallow, own, deep).interval == pytest.approx(tuple(np.percentile(draws, [2.5, 97.5])))
+
+
+def test_several_seeds_widen_the_interval_by_what_they_differ() -> None:
+    shallow, own, deep = _stories(np.random.default_rng(1), 400)
+    runs = [{0: shallow, 1: shallow}, {0: own, 1: own - 12}, {0: deep, 1: deep}]
+    gap = gap_closed(*runs, spread=0.0)
+    assert gap is not None
+    assert gap.interval is not None
+    assert gap.seeds == (0, 1)
+    assert gap.value == pytest.approx(one_seed(shallow, own - 6, deep).value)
+    for seed in (0, 1):  # Each seed by itself lies within.
+        alone = one_seed(*(run[seed] for run in runs)).value
+        assert alone is not None
+        assert gap.interval[0] <= alone + 0.02
+        assert gap.interval[1] >= alone - 0.02
+    assert "seed" not in str(gap)
 
 
 # The paper's tables
@@ -103,14 +160,14 @@ def test_the_interval_holds_the_value_repeats_and_narrows_with_more_stories() ->
     ],
 )
 def test_the_gaps_of_the_paper(dim: int, percent: tuple[int, ...]) -> None:
-    found = [published_gap(dim, Shape.parse(shape)) for shape in ("1^2", "1^8", "2^4", "4^2")]
+    found = [published_gap(dim, Variant.parse(shape)) for shape in ("1^2", "1^8", "2^4", "4^2")]
     assert tuple(round(100 * gap) for gap in found if gap is not None) == percent
 
 
 def test_a_cell_that_the_paper_lacks_has_no_gap() -> None:
     assert published_loss(64, "1^4") is None
-    for dim, shape in ((64, "1^4"), (65, "1^8"), (64, "(2)^4"), (64, "8")):
-        assert published_gap(dim, Shape.parse(shape)) is None
+    for dim, shape in ((64, "1^4"), (65, "1^8"), (64, "(2)^4"), (64, "8"), (64, "1^8:none")):
+        assert published_gap(dim, Variant.parse(shape)) is None
 
 
 @pytest.mark.skipif(not PAPER.is_file(), reason="the paper's text is not on this machine")
@@ -226,18 +283,12 @@ def made(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[Comp
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TokenFile, "batch", lambda *args, **options: recorder.batch(*args, **options))
-        patch.setattr(gap, "CLOSE", 0)
-        result = compare(CompareConfig(shapes=SHAPES, seeds=SEEDS, base=BASE), corpus, out, report=report)
+        config = CompareConfig(shapes=SHAPES, seeds=SEEDS, base=BASE)
+        result = compare(config, corpus, out, report=report, published=published_gap)
     return result, out, recorder
 
 
 Made = tuple[Comparison, Path, Recorder]
-
-
-@pytest.fixture
-def any_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Models of so few steps differ by little."""
-    monkeypatch.setattr(gap, "CLOSE", 0)
 
 
 def test_a_comparison_leaves_its_files(made: Made, corpus: Corpus) -> None:
@@ -254,8 +305,9 @@ def test_a_comparison_leaves_its_files(made: Made, corpus: Corpus) -> None:
     assert {"frailt", "torch", "numpy", "python", "commit", "machine"} <= stored["provenance"].keys()
     assert [row["name"] for row in stored["rows"]] == list(SHAPES)
     for row, kept in zip(result.rows, stored["rows"], strict=True):
+        model = result.config.model(Variant.parse(row.name))
         assert kept["loss"] == row.loss == np.mean(kept["loss_by_seed"])
-        assert kept["counts"]["parameters"] == row.counts.parameters == count(result.config.model(row.name)).parameters
+        assert kept["counts"]["parameters"] == row.counts.parameters == count(model).parameters
         assert kept["tokens_per_second"] > 0
 
 
@@ -271,39 +323,46 @@ def test_rows_have_the_losses_of_the_saved_models(made: Made, corpus: Corpus) ->
     assert len({loss.nats for row in result.rows for loss in row.losses}) == len(SHAPES) * len(SEEDS)
 
 
+def value(row: Row) -> float | None:
+    return None if row.gap is None else row.gap.value
+
+
 def test_the_gap_is_between_the_right_twins(made: Made) -> None:
     rows = {row.name: row for row in made[0].rows}
     shallow, deep = rows["1"], rows["2"]
-    assert shallow.gap_closed is None
-    assert deep.gap_closed is None
+    assert (shallow.gap, deep.gap) == (None, None)
     assert shallow.loss > deep.loss, "the test needs a deep model that is better; choose another seed"
     for name in ("1^2", "1^2:none"):
         expected = (shallow.loss - rows[name].loss) / (shallow.loss - deep.loss)
-        assert rows[name].gap_closed == pytest.approx(expected)
+        assert value(rows[name]) == pytest.approx(expected)
     assert rows["1^2"].counts.parameters - rows["1^2:none"].counts.parameters == 2 * 16
 
 
-@pytest.mark.usefixtures("any_gap")
-def test_the_interval_is_over_the_stories_own_tokens(made: Made, corpus: Corpus) -> None:
+def test_the_spread_is_that_of_the_seeds(made: Made) -> None:
+    result = made[0]
+    ranges = [max(row.loss_by_seed) - min(row.loss_by_seed) for row in result.rows]
+    assert result.spread == pytest.approx(max(ranges))
+    rows = {row.name: row for row in result.rows}
+    for name in ("1^2", "1^2:none"):
+        gap = rows[name].gap
+        assert gap is not None
+        assert gap.chance is (gap.interval is None or rows["1"].loss - rows["2"].loss <= max(ranges))
+
+
+def test_stories_have_the_losses_of_their_own_tokens(made: Made, corpus: Corpus) -> None:
     """BOS counts to the story that it begins."""
-    result, out, _ = made
     tokens = np.asarray(corpus.valid.tokens)
     starts = [0, *(i - 1 for i in np.flatnonzero(tokens == corpus.manifest.bos) if i > 0)]
-
-    def by_story(name: str) -> np.ndarray:
-        runs = [token_losses(load_model(out / "runs" / run_name(name, seed)), tokens) for seed in SEEDS]
-        return np.add.reduceat(np.mean(runs, axis=0), starts)
-
-    for row in result.rows:
-        if row.gap_closed is not None:
-            _, interval = gap_closed(by_story("1"), by_story(row.name), by_story("2"))
-            assert row.gap_interval == (None if interval is None else pytest.approx(interval))
-    assert any(row.gap_interval is not None for row in result.rows), "the test needs an interval"
+    runs, damaged = complete_runs(made[1], corpus, lambda _: True)
+    assert (len(runs), damaged) == (len(SHAPES) * len(SEEDS), {})
+    for run in runs[:2]:
+        losses = token_losses(load_model(run.folder), tokens)
+        assert np.add.reduceat(losses, starts) == pytest.approx(run.stories)
 
 
 def test_the_papers_gap_stands_beside_its_own_cells_only(made: Made, corpus: Corpus) -> None:
     assert all(row.paper_gap is None for row in made[0].rows), "the paper has no width 16"
-    assert published_gap(64, Shape.parse("1^2")) is not None
+    assert published_gap(64, Variant.parse("1^2")) is not None
 
 
 def test_all_models_read_the_same_text_in_the_same_order(made: Made) -> None:
@@ -320,7 +379,7 @@ def test_the_table_says_what_was_measured(made: Made, corpus: Corpus) -> None:
     lines = table.splitlines()
     assert lines[0] == "| " + " | ".join(HEADERS) + " |"
     for line, row, made_of in zip(lines[2:], result.rows, cells(result), strict=False):
-        assert line == "| " + " | ".join(made_of) + " |"
+        assert line == f"| {' | '.join(map(escape, made_of))} |"
         assert made_of[0] == row.name
         assert f"{row.counts.parameters:,}" in made_of
         assert f"{row.loss:.3f}" in made_of
@@ -337,14 +396,13 @@ def refuse(*_: object) -> None:
     raise AssertionError("a complete run is trained again")
 
 
-@pytest.mark.usefixtures("any_gap")
-def test_what_is_complete_is_not_trained_again(made: Made, corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_complete_is_neither_trained_nor_measured_again(
+    made: Made, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, out, _ = made
     monkeypatch.setattr(trainer._Training, "loop", refuse)
-    again = compare(first.config, corpus, out)
-    assert [replace(row, tokens_per_second=1.0) for row in again.rows] == [
-        replace(row, tokens_per_second=1.0) for row in first.rows
-    ]
+    monkeypatch.setattr(comparing, "measure_speeds", refuse)
+    assert compare(first.config, corpus, out, published=published_gap) == first
 
 
 def test_another_shape_trains_only_itself_and_joins_the_others(made: Made, corpus: Corpus, tmp_path: Path) -> None:
@@ -360,13 +418,13 @@ def test_another_shape_trains_only_itself_and_joins_the_others(made: Made, corpu
     before = {row.name: row.losses for row in first.rows}
     assert {row.name: row.losses for row in more.rows[1:]} == before
     assert [row.seeds for row in more.rows] == [(0,), *[SEEDS] * 4]
-    assert (more.rows[0].twins, more.rows[0].gap_closed) == (False, None), "there is no standard model of depth 3"
+    assert more.rows[0].gap is None, "there is no standard model of depth 3"
     assert "seeds 0 of 1^3; 0, 1 of 1; 0, 1 of 1^2; " in (out / "table.md").read_text()
     stored = json.loads((out / "compare.json").read_text())
     assert [row["name"] for row in stored["rows"]] == [row.name for row in more.rows]
 
 
-def test_a_gap_is_over_common_seeds(made: Made, corpus: Corpus, tmp_path: Path, any_gap: None) -> None:
+def test_a_gap_is_over_common_seeds(made: Made, corpus: Corpus, tmp_path: Path) -> None:
     first, out = made[0], shutil.copytree(made[1], tmp_path / "compare")
     shutil.rmtree(out / "runs" / "2-s1")
     shutil.rmtree(out / "runs" / "1x2-none-s0")
@@ -374,21 +432,56 @@ def test_a_gap_is_over_common_seeds(made: Made, corpus: Corpus, tmp_path: Path, 
     by_seed = {name: dict(zip(row.seeds, row.losses, strict=True)) for name, row in rows.items()}
     shallow, own, deep = (by_seed[name][0].nats for name in ("1", "1^2", "2"))
     assert deep < shallow, "the test needs a deep model that is better; choose another seed"
-    assert rows["1^2"].gap_closed == pytest.approx((shallow - own) / (shallow - deep))
-    assert not rows["1^2:none"].twins, "it was run with seed 1, and 2 with seed 0"
+    assert value(rows["1^2"]) == pytest.approx((shallow - own) / (shallow - deep))
+    assert rows["1^2:none"].gap is None, "it was run with seed 1, and 2 with seed 0"
 
 
-def test_a_gap_that_cannot_be_measured_is_a_dash(made: Made) -> None:
+def test_a_gap_as_text(made: Made) -> None:
     row = next(row for row in made[0].rows if row.name == "1^2")
     place = HEADERS.index("gap closed")
 
-    def shown(**changes: object) -> str:
-        return cells(replace(made[0], rows=(replace(row, **changes),)))[0][place]
+    def shown(gap: Gap | None) -> str:
+        return cells(replace(made[0], rows=(replace(row, gap=gap),)))[0][place]
 
-    assert shown(gap_closed=None, gap_interval=None) == "-"
-    assert shown(twins=False, gap_closed=None, gap_interval=None) == ""
-    assert shown(gap_closed=0.5, gap_interval=(0.25, 0.75)) == "50% [25, 75]"
-    assert "A dash: the deep model is less than 2% better than the shallow one" in (made[1] / "table.md").read_text()
+    gap = Gap(value=0.5, interval=(0.25, 0.75), seeds=(0, 1), chance=False)
+    assert shown(None) == ""
+    assert shown(gap) == "50% [25, 75]"
+    assert shown(replace(gap, seeds=(0,))) == "50% [25, 75], 1 seed"
+    assert shown(replace(gap, chance=True)) == "chance"
+    assert shown(replace(gap, value=None, interval=None)) == "-"
+    table = (made[1] / "table.md").read_text()
+    assert "chance: the deep model is better than the shallow one by no more than seeds of one model differ" in table
+    assert f"Seeds of one model differ by up to {made[0].spread:.3f} nats." in table
+
+
+def test_a_damaged_run_is_left_out_and_named(made: Made, corpus: Corpus, tmp_path: Path) -> None:
+    first, out = made[0], shutil.copytree(made[1], tmp_path / "compare")
+    for name, file, content in (
+        ("2-s1", "run.json", "[" * 10**5),
+        ("1-s1", "story_nats.npy", "not an array"),
+    ):
+        (out / "runs" / name / file).write_text(content)
+    result = compare(replace(first.config, seeds=(0,)), corpus, out)
+    assert result.left_out.keys() == {"2-s1", "1-s1"}
+    assert [row.seeds for row in result.rows] == [(0,), SEEDS, SEEDS, (0,)]
+    table = (out / "table.md").read_text()
+    assert all(f"Left out, since it is damaged: {name} (" in table for name in result.left_out)
+
+
+def test_a_comparison_can_be_read_again(made: Made) -> None:
+    assert Comparison.read(made[1] / "compare.json") == made[0]
+
+
+@pytest.mark.slow
+def test_settings_of_the_training_name_a_model_too(made: Made, corpus: Corpus, tmp_path: Path) -> None:
+    out = shutil.copytree(made[1], tmp_path / "compare")
+    config = replace(made[0].config, shapes=("1^2:passes=random", "1^2:lr=0.001", "1^2:tied=false"), seeds=(0,))
+    result = compare(config, corpus, out)
+    assert [row.name for row in result.rows][:3] == ["1^2:passes=random", "1^2:lr=0.001", "1^2:tied=false"]
+    assert len({row.loss for row in result.rows}) == 7
+    run = RunFolder(out / "runs" / "1x2-passes_random-s0").config()
+    assert run == replace(config.run(Variant.parse("1^2"), 0), passes="random")
+    assert [row.seeds for row in compare(made[0].config, corpus, out).rows] == [*[SEEDS] * 4, (0,), (0,), (0,)]
 
 
 @pytest.mark.parametrize("shapes", [SHAPES, ("1^3",)])
@@ -413,8 +506,12 @@ def test_a_folder_of_another_comparison_is_refused(made: Made, corpus: Corpus, s
         ({"shapes": ("8:none",)}, "shape '8:none' is a standard model and has no encodings; leave out :none"),
         (
             {"shapes": ("1^8:fourier",)},
-            "shape '1.8:fourier' has an unknown encoding; after the colon, write learned, sinusoidal, none",
+            "model '1.8:fourier': encoding is 'fourier', which is not of type 'learned' or 'sinusoidal' or 'none'",
         ),
+        ({"shapes": ("1^8:tokens=4",)}, "tokens is the same for all models; leave it out of '1.8:tokens=4'"),
+        ({"shapes": ("1^8:rate=4",)}, "model '1.8:rate=4' has a setting 'rate' that this version"),
+        ({"shapes": ("1^8:passes=often",)}, "passes is 'often', which is not of type 'fixed' or 'random'"),
+        ({"shapes": ("8:passes=random",)}, "shape 8 has only one pass"),
         ({"shapes": ("1", "1^")}, "is not understood"),
         ({"shapes": ("1", "")}, "is not understood"),
     ],

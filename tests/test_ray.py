@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from corpora import make_corpus
 
-from frailt.model.frailt import ModelConfig
+from frailt.model.config import ModelConfig
 from frailt.paper.grid import GridConfig
-from frailt.paper.reproduce import reproduce
+from frailt.studies.cells import cell_folder
+from frailt.studies.sweep import sweep
 from frailt.training.config import TrainConfig
 from frailt.training.run_folder import RunFolder
 
@@ -43,9 +44,9 @@ def cluster() -> Iterator[object]:
 def test_a_cluster_trains_each_cell_once(cluster: object, tmp_path: Path) -> None:
     corpus = make_corpus(tmp_path / "data")
     looks = []
-    outcome = reproduce(GRID, corpus, tmp_path / "grid", on="ray", report=looks.append)
+    outcome = sweep(GRID.cells(), corpus, tmp_path / "grid", on="ray", report=looks.append)
     assert outcome.failed == {}
     assert outcome.complete == looks[-1].complete == len(GRID.cells()) == 4
     for cell in GRID.cells():
-        metrics = RunFolder(cell.folder(tmp_path / "grid", corpus)).metrics()
+        metrics = RunFolder(cell_folder(cell, corpus, tmp_path / "grid")).metrics()
         assert [line["step"] for line in metrics] == [10, 20, 20], "trained once, from start to end"

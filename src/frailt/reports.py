@@ -39,7 +39,7 @@ def render(package: str, template: str, **values: Any) -> Markdown:
 
 @cache
 def _environment(package: str) -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.PackageLoader(package),
         undefined=jinja2.StrictUndefined,
         finalize=escape,
@@ -47,6 +47,13 @@ def _environment(package: str) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters |= {"line": _line, "count": "{:,}".format}
+    return environment
+
+
+def _line(text: str) -> Markdown:
+    """For ``{% filter line %}``: rendered text of several lines as one."""
+    return Markdown(" ".join(text.split()))
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[Any]], *, words: int = 1) -> Markdown:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 RESAMPLES = 2000
+"""Draws of each bootstrap."""
+WEIGHTS = 1 << 22
+"""Weights that are in memory at once: 32 MiB of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,21 +47,32 @@ def mean(values: Sequence[float], groups: Sequence[Hashable] | None = None) -> M
     return Mean(value=float(numbers.mean()), interval=draws if len(sums) > 1 else None, count=len(numbers))
 
 
-def resample(size: int, statistic: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float] | None:
-    """Percentiles 2.5 and 97.5 of a statistic over draws of ``size`` things with replacement.
+def resample(
+    sizes: int | tuple[int, ...], statistic: Callable[..., np.ndarray], *, missing: float = 0.05
+) -> tuple[float, float] | None:
+    """Percentiles 2.5 and 97.5 of a statistic over draws of things with replacement: a bootstrap.
 
     Args:
-        size: how many things there are.
-        statistic: from weights of shape ``(draws, size)``, how often each thing was drawn, to a value for each draw;
-            NaN where a draw has none.
+        sizes: how many things there are; several numbers where things of several kinds are drawn independently, such
+            as stories and seeds.
+        statistic: from weights of shape ``(draws, size)`` for each kind, how often each thing was drawn, to a value
+            for each draw; NaN where a draw has none.
+        missing: share of the draws that may have no value.
 
     Returns:
-        The interval; None where more than a twentieth of the draws have no value.
+        The interval; None where more than that have none.
     """
-    weights = np.random.default_rng(0).multinomial(size, np.full(size, 1 / size), RESAMPLES).astype(float)
-    found = statistic(weights)
-    found = found[~np.isnan(found)]
-    if len(found) < 0.95 * RESAMPLES:
+    random = np.random.default_rng(0)
+    kinds = (sizes,) if isinstance(sizes, int) else sizes
+    block = max(1, WEIGHTS // max(kinds))
+    values = []
+    for start in range(0, RESAMPLES, block):
+        draws = min(block, RESAMPLES - start)
+        weights = [random.multinomial(size, np.full(size, 1 / size), draws).astype(float) for size in kinds]
+        values.append(statistic(*weights))
+    drawn = np.concatenate(values)
+    drawn = drawn[~np.isnan(drawn)]
+    if len(drawn) < (1 - missing) * RESAMPLES:
         return None
-    low, high = np.percentile(found, [2.5, 97.5])
+    low, high = np.percentile(drawn, [2.5, 97.5])
     return float(low), float(high)

@@ -1,5 +1,6 @@
 """Train models side by side, and show what the passes are worth."""
 
+import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ def run(args: list[str]) -> None:
     from frailt.compiling import announce_compiling
     from frailt.console import ProgressLine
     from frailt.model.config import ModelConfig
+    from frailt.model.variant import split_names
+    from frailt.paper.published import published_gap
     from frailt.studies.compare import compare
     from frailt.studies.comparison import CompareConfig
     from frailt.studies.report import HEADERS, caption, cells
@@ -20,7 +23,7 @@ def run(args: list[str]) -> None:
     @dataclass(frozen=True, kw_only=True)
     class Command:
         shapes: str = "1,1^8,8"
-        """Models, joined by commas. An encoding may follow a colon: 1^8:none, 1^8:sinusoidal."""
+        """Models, joined by commas. Settings may follow a colon: 1^8:none is without encodings."""
         dim: int = 64
         """Width of every model."""
         tokens: int = 4_000_000
@@ -67,11 +70,18 @@ def run(args: list[str]) -> None:
         device=command.device,
     )
     seeds = numbers("seeds", command.seeds)
-    shapes = tuple(command.shapes.replace(" ", "").split(","))
-    config = CompareConfig(shapes=shapes, seeds=seeds, base=base)
+    config = CompareConfig(shapes=split_names(command.shapes), seeds=seeds, base=base)
     out = command.out or Path("runs") / f"compare-d{command.dim}"
     with ProgressLine() as line:
-        result = compare(config, corpus, out, report=lambda name, p: line.show(name, p.step, p.steps, p.describe()))
+        result = compare(
+            config,
+            corpus,
+            out,
+            report=lambda name, p: line.show(name, p.step, p.steps, p.describe()),
+            published=published_gap,
+        )
     print(table(HEADERS, cells(result)))
+    for name, reason in result.left_out.items():
+        print(f"left out: {name} is damaged ({reason})", file=sys.stderr)
     print(textwrap.fill(caption(result), 80))
     print(f"Figure: {out / 'compare.png'}   Table: {out / 'table.md'}   All figures: {out / 'compare.json'}")

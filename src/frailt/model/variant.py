@@ -55,7 +55,7 @@ class Variant:
         if shape.standard and "encoding" in settings:
             raise InputError(
                 f"shape {excerpt(text)!r} is a standard model and has no encodings; "
-                f"leave out {excerpt(settings['encoding'])}"
+                f"leave out :{excerpt(settings['encoding'])}"
             )
         return cls.make(shape, {field: _value(value) for field, value in settings.items()}, source=text)
 

@@ -1,1 +1,1 @@
-"""The paper's experiment: its published numbers, fair comparisons, and their reports."""
+"""What is true of the paper alone: its published numbers, its grid of models, its claims, tables and figures."""

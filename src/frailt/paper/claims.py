@@ -8,59 +8,52 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
+from frailt.model.config import ModelConfig
 from frailt.model.counts import count
-from frailt.model.frailt import ModelConfig
-from frailt.model.shape import Shape
+from frailt.model.variant import Variant
+from frailt.paper.verdicts import NOT_MEASURED, Claim, Verdict, decided, held
 from frailt.studies.gap import CLOSE
 
 FEW_TOKENS = 1_000_000
 """With a smaller budget, a model has hardly begun to use its depth, and a verdict shows little."""
 
-Losses = Mapping[int, Mapping[str, float]]
-"""Nats per token by width and model."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
-    """What a table of losses says of a claim."""
-
-    held: bool | None
-    """``None``: not measured."""
-    evidence: str = ""
-    """The numbers behind it."""
-
-    def __str__(self) -> str:
-        word = {True: "held", False: "did not hold", None: "not measured"}[self.held]
-        return f"{word}: {self.evidence}" if self.evidence else word
-
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """A sentence of the paper, in this project's words, and how it is decided."""
+class Losses:
+    """A table of losses."""
 
-    section: str
-    text: str
-    decide: Callable[[Losses], Verdict]
+    table: Mapping[int, Mapping[str, float]]
+    """Nats per token by width and model."""
+    chance: float = 0.0
+    """Nats per token by which seeds of one model differ: a difference that is no larger means nothing. 0 where that is
+    not known."""
 
-    def said(self, losses: Losses, *, tokens: int) -> str:
-        """The verdict on models with this many training tokens each, with a warning where they are few."""
-        verdict = self.decide(losses)
-        little = verdict.held is not None and tokens < FEW_TOKENS
-        return f"{'shows little: so few tokens; ' if little else ''}{verdict}"
+    def row(self, dim: int) -> Mapping[str, float]:
+        """The losses of a width."""
+        return self.table.get(dim, {})
 
+    def cells(self) -> dict[tuple[int, Variant], float]:
+        """Losses by width and model, of the paper's kinds of models only: shapes without settings."""
+        named = {(dim, Variant.parse(name)): loss for dim, row in self.table.items() for name, loss in row.items()}
+        return {key: loss for key, loss in named.items() if not key[1].settings}
 
-NOT_MEASURED = Verdict(held=None)
+    def steps(self, name: str) -> list[tuple[int, int]]:
+        """Neighbouring widths at which a model was measured."""
+        return list(pairwise(sorted(dim for dim, row in self.table.items() if name in row)))
 
 
 def falls_with_width(names: tuple[str, ...]) -> Callable[[Losses], Verdict]:
     """Whether the loss of each model falls at every step of width."""
 
     def decide(losses: Losses) -> Verdict:
-        steps = _steps(losses, names)
-        if {name for name, _, _ in steps} != set(names):
+        falls = {
+            f"{name} from {a} to {b}": losses.row(a)[name] - losses.row(b)[name]
+            for name in names
+            for a, b in losses.steps(name)
+        }
+        if not all(losses.steps(name) for name in names):
             return NOT_MEASURED
-        rises = [f"{name} from {a} to {b}" for name, a, b in steps if losses[b][name] >= losses[a][name]]
-        return Verdict(held=not rises, evidence="; ".join(rises) or f"at {_each(len(steps), 'step')}")
+        return _all(falls, losses.chance, "step")
 
     return decide
 
@@ -69,105 +62,98 @@ def catches_up(pairs: tuple[tuple[str, str], ...], dim: int) -> Callable[[Losses
     """Whether a model is within ``CLOSE`` of a larger one, or better, at a width."""
 
     def decide(losses: Losses) -> Verdict:
-        row = losses.get(dim, {})
+        row = losses.row(dim)
         if any(name not in row for pair in pairs for name in pair):
             return NOT_MEASURED
-        behind = {pair: row[pair[0]] / row[pair[1]] - 1 for pair in pairs}
-        said = "; ".join(f"{own} {by:+.1%} against {other}" for (own, other), by in behind.items())
-        return Verdict(held=max(behind.values()) < CLOSE, evidence=f"width {dim}: {said}")
+        margin = min((1 + CLOSE) * row[larger] - row[name] for name, larger in pairs)
+        shown = "; ".join(f"{name} {row[name] / row[larger] - 1:+.1%} against {larger}" for name, larger in pairs)
+        return decided(margin, losses.chance, f"width {dim}: {shown}")
 
     return decide
 
 
 def nears_with_width(pairs: tuple[tuple[str, str], ...]) -> Callable[[Losses], Verdict]:
-    """Whether a model comes nearer to a larger one at every step of width."""
+    """Whether a model comes nearer to a larger one, as a ratio of losses, at every step of width."""
 
     def decide(losses: Losses) -> Verdict:
-        ratios = {
-            pair: {dim: row[pair[0]] / row[pair[1]] for dim, row in sorted(losses.items()) if set(pair) <= set(row)}
-            for pair in pairs
-        }
-        steps = [(pair, *step) for pair, by_width in ratios.items() for step in pairwise(by_width)]
-        if {pair for pair, _, _ in steps} != set(pairs):
-            return NOT_MEASURED
-        away = [f"{p[0]} against {p[1]} from {a} to {b}" for p, a, b in steps if ratios[p][b] >= ratios[p][a]]
-        said = f"not {'; '.join(away)}" if away else f"at {_each(len(steps), 'step')}"
-        return Verdict(held=not away, evidence=said)
+        nearer: dict[str, float] = {}
+        for name, larger in pairs:
+            both = {dim: row[name] / row[larger] for dim, row in losses.table.items() if {name, larger} <= row.keys()}
+            if len(both) < 2:
+                return NOT_MEASURED
+            for a, b in pairwise(sorted(both)):
+                nearer[f"{name} against {larger} from {a} to {b}"] = (both[a] - both[b]) * losses.row(b)[larger]
+        return _all(nearer, losses.chance, "step", prefix="not ")
 
     return decide
 
 
 def beats_its_blocks(losses: Losses) -> Verdict:
     """Whether each FraiLT model is better than the standard model with as many blocks."""
-    pairs = [
-        (dim, name, str(Shape.parse(name).blocks))
-        for dim, row in losses.items()
-        for name in row
-        if ":" not in name and not Shape.parse(name).standard and str(Shape.parse(name).blocks) in row
-    ]
-    if not pairs:
-        return NOT_MEASURED
-    lost = [f"{name} at {dim}" for dim, name, other in pairs if losses[dim][name] >= losses[dim][other]]
-    return Verdict(held=not lost, evidence="; ".join(lost) or f"in {_each(len(pairs), 'cell')}")
+    cells = losses.cells()
+    leads = {
+        f"{variant} at {dim}": cells[dim, variant.shallow] - loss
+        for (dim, variant), loss in cells.items()
+        if not variant.shape.standard and (dim, variant.shallow) in cells
+    }
+    return _all(leads, losses.chance, "cell", where="in") if leads else NOT_MEASURED
 
 
 def equals_its_depth(losses: Losses) -> Verdict:
     """Whether each FraiLT model is within ``CLOSE`` of the standard model of equal effective depth."""
-    behind = {
-        (dim, name): row[name] / row[str(Shape.parse(name).depth)] - 1
-        for dim, row in losses.items()
-        for name in row
-        if ":" not in name and not Shape.parse(name).standard and str(Shape.parse(name).depth) in row
+    cells = losses.cells()
+    pairs = {
+        f"{variant} at {dim}": (loss, cells[dim, variant.deep])
+        for (dim, variant), loss in cells.items()
+        if not variant.shape.standard and (dim, variant.deep) in cells
     }
-    if not behind:
+    if not pairs:
         return NOT_MEASURED
-    near = [f"{name} at {dim}" for (dim, name), by in behind.items() if by < CLOSE]
-    worst = max(behind, key=behind.__getitem__)
-    return Verdict(
-        held=len(near) == len(behind),
-        evidence=f"{len(near)} of {_counted(len(behind), 'cell')} within {CLOSE:.0%}"
+    near = [name for name, (loss, deep) in pairs.items() if loss < (1 + CLOSE) * deep]
+    furthest = max(pairs, key=lambda name: pairs[name][0] / pairs[name][1])
+    loss, deep = pairs[furthest]
+    detail = (
+        f"{len(near)} of {_counted(len(pairs), 'cell')} within {CLOSE:.0%}"
         + (f" ({', '.join(near)})" if near else "")
-        + f"; furthest {worst[1]} at {worst[0]} ({behind[worst]:+.1%})",
+        + f"; furthest {furthest} ({loss / deep - 1:+.1%})"
     )
+    margin = min((1 + CLOSE) * deep - loss for loss, deep in pairs.values())
+    return decided(margin, losses.chance, detail)
 
 
 def outperforms_larger(losses: Losses) -> Verdict:
     """Whether some FraiLT model has a lower loss than a standard model with more parameters."""
-    sizes = {(dim, name): _parameters(dim, name) for dim, row in losses.items() for name in row if ":" not in name}
-    frailt = [key for key in sizes if not Shape.parse(key[1]).standard]
-    standard = [key for key in sizes if Shape.parse(key[1]).standard]
-    if not frailt or not standard:
+    cells = losses.cells()
+    sizes = {(dim, variant): _parameters(dim, variant) for dim, variant in cells}
+    models = [key for key in cells if not key[1].shape.standard]
+    standard = [key for key in cells if key[1].shape.standard]
+    if not models or not standard:
         return NOT_MEASURED
-    wins = {
-        own: [other for other in standard if sizes[other] > sizes[own] and _loss(losses, other) > _loss(losses, own)]
-        for own in frailt
+    leads = {
+        (own, other): cells[other] - cells[own] for own in models for other in standard if sizes[other] > sizes[own]
     }
-    winners = [own for own in frailt if wins[own]]
-    models = _counted(len(frailt), "FraiLT model")
-    if not winners:
-        return Verdict(held=False, evidence=f"0 of {models} better than a larger standard one")
-
-    def factor(own: tuple[int, str]) -> float:
-        return max(sizes[other] for other in wins[own]) / sizes[own]
-
-    best = max(winners, key=factor)
-    beaten = max(wins[best], key=sizes.__getitem__)
-    return Verdict(
-        held=True,
-        evidence=f"{len(winners)} of {models}; {best[1]} at {best[0]} is better than {beaten[1]} at "
-        f"{beaten[0]} with {factor(best):.1f} times its parameters",
+    wins = [pair for pair, lead in leads.items() if lead > losses.chance]
+    counted = _counted(len(models), "FraiLT model")
+    if not wins:
+        return decided(max(leads.values(), default=-1.0), losses.chance, f"0 of {counted} better than a larger one")
+    own, other = max(wins, key=lambda pair: sizes[pair[1]] / sizes[pair[0]])
+    winners = len({pair[0] for pair in wins})
+    return held(
+        True,
+        f"{winners} of {counted}; {own[1]} at {own[0]} is better than {other[1]} at {other[0]} with "
+        f"{sizes[other] / sizes[own]:.1f} times its parameters",
     )
 
 
 def still_gains(losses: Losses) -> Verdict:
     """Whether a wider model would still gain: the loss falls at the last step of width of every FraiLT model."""
-    names = tuple(sorted({name for row in losses.values() for name in row if "^" in name and ":" not in name}))
-    last = {name: step for name in names for step in _steps(losses, (name,))}
+    names = sorted({str(variant) for _, variant in losses.cells() if not variant.shape.standard})
+    last = {name: losses.steps(name)[-1] for name in names if losses.steps(name)}
     if not last:
         return NOT_MEASURED
-    gains = {name: losses[a][name] - losses[b][name] for name, (_, a, b) in last.items()}
-    said = ", ".join(f"{name} {gain:+.3f}" for name, gain in gains.items())
-    return Verdict(held=min(gains.values()) > 0, evidence=f"gain of the last step of width, nats: {said}")
+    gains = {name: losses.row(a)[name] - losses.row(b)[name] for name, (a, b) in last.items()}
+    shown = ", ".join(f"{name} {gain:+.3f}" for name, gain in gains.items())
+    return decided(min(gains.values()), losses.chance, f"gain of the last step of width, nats: {shown}")
 
 
 def not_measured(_: Losses) -> Verdict:
@@ -196,25 +182,19 @@ CLAIMS = (
 """In the paper's order."""
 
 
-def _steps(losses: Losses, names: tuple[str, ...]) -> list[tuple[str, int, int]]:
-    """Each model with two neighbouring widths at which it was measured."""
-    return [
-        (name, a, b) for name in names for a, b in pairwise(sorted(dim for dim, row in losses.items() if name in row))
-    ]
+def _all(margins: Mapping[str, float], chance: float, noun: str, *, where: str = "at", prefix: str = "") -> Verdict:
+    """The verdict on a claim that holds where every margin is above 0."""
+    failing = [name for name, margin in margins.items() if margin <= chance]
+    if not failing:
+        each = f"the one {noun}" if len(margins) == 1 else f"each of {len(margins)} {noun}s"
+        return held(True, f"{where} {each}")
+    return decided(min(margins.values()), chance, prefix + "; ".join(failing))
 
 
-def _loss(losses: Losses, key: tuple[int, str]) -> float:
-    return losses[key[0]][key[1]]
-
-
-def _parameters(dim: int, shape: str) -> int:
+def _parameters(dim: int, variant: Variant) -> int:
     """Size with the paper's vocabulary of 512; it does not depend on the number of heads."""
-    return count(ModelConfig(dim=dim, shape=shape, heads=1, vocab_size=512)).parameters
+    return count(variant.model(ModelConfig(dim=dim, heads=1, vocab_size=512))).parameters
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _each(count: int, noun: str) -> str:
-    return f"the one {noun}" if count == 1 else f"each of {count} {noun}s"
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

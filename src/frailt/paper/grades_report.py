@@ -16,7 +16,8 @@ from frailt.files import read_json, write_json, write_text
 from frailt.paper.grades import KINDS, GradedModel, published_models, table_4, table_5
 from frailt.paper.grades_figures import draw_figure_6, draw_figure_7
 from frailt.paper.power_law import power_laws
-from frailt.paper.section_4_2 import Claim, claims
+from frailt.paper.section_4_2 import claims
+from frailt.paper.verdicts import DecidedClaim
 
 HEADERS = ("model", "shape", "width", "loss", *METRICS, "average", "n")
 
@@ -179,7 +180,7 @@ def _laws(graded: Sequence[GradedModel]) -> list[tuple[str, ...]]:
 
 
 def _verdicts(graded: Sequence[GradedModel]) -> list[tuple[str, ...]]:
-    def cell(claim: Claim) -> str:
+    def cell(claim: DecidedClaim) -> str:
         return f"**{claim.verdict}**: {claim.detail}"
 
     pairs = zip(claims(published_models()), claims(graded), strict=True)

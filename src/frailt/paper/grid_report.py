@@ -1,23 +1,23 @@
 """The report of a grid as files: Markdown, one page of HTML, figures, and all numbers as JSON."""
 
-import base64
-from collections.abc import Sequence
-from dataclasses import asdict
+import shlex
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
-
-from markdown_it import MarkdownIt
 
 from frailt.data.corpus import Corpus
 from frailt.files import write_json, write_text
-from frailt.paper.claims import CLAIMS
+from frailt.model.variant import Variant
+from frailt.paper.claims import FEW_TOKENS
 from frailt.paper.grid import GridConfig
-from frailt.paper.grid_figures import draw_figures
+from frailt.paper.grid_figures import Table, draw_figures, shown
 from frailt.paper.grid_results import GridResults
-from frailt.paper.grid_text import budget, commands, markdown
-from frailt.paper.published import LOSSES
-from frailt.training.device import choose_device
-from frailt.training.run_folder import provenance
+from frailt.paper.published import LOSSES, TABLE_2, TABLE_3, published_gap
+from frailt.reports import Markdown, html_page, markdown_table, render
+from frailt.studies.gap import CHANCE
+
+Cell = Callable[[int, str], str]
+"""From width and model to what stands in a table."""
+TITLES = {"figure-4": "Figure 4, models of one and two blocks", "figure-5": "Figure 5, models of four and eight blocks"}
 
 
 def write_report(grid: GridConfig, corpus: Corpus, out: Path) -> list[Path]:
@@ -34,80 +34,138 @@ def write_report(grid: GridConfig, corpus: Corpus, out: Path) -> list[Path]:
     Raises:
         InputError: there is no complete run.
     """
-    results = GridResults(grid, corpus, out)
-    figures = draw_figures(results, out, caption=budget(results))
+    results = GridResults.of(grid, corpus, out)
+    write_json(out / "grid.json", results.as_json())
+    return [*draw_report(results, out), out / "grid.json"]
+
+
+def draw_report(results: GridResults, out: Path) -> list[Path]:
+    """Write the report of results, all but their JSON."""
+    figures = draw_figures(results.losses.table, out, caption=budget(results))
     text = markdown(results)
+    pictures = [path for path in figures if path.suffix == ".png"]
     write_text(out / "report.md", text)
-    write_text(out / "report.html", html(text, [path for path in figures if path.suffix == ".png"]))
-    write_json(out / "grid.json", as_json(results))
-    return [out / "report.html", out / "report.md", out / "grid.json", *figures]
+    write_text(out / "report.html", html_page(text, title="The paper's experiment, repeated", pictures=pictures))
+    return [out / "report.html", out / "report.md", *figures]
 
 
-def html(text: str, pictures: Sequence[Path]) -> str:
-    """The report as one page that needs no other file."""
-    body = MarkdownIt("commonmark").enable("table").render(text)
-    for picture in pictures:
-        data = base64.b64encode(picture.read_bytes()).decode()
-        body = body.replace(f'src="{picture.name}"', f'src="data:image/png;base64,{data}"')
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>The paper's experiment, repeated</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"{body}</body>\n</html>\n"
+def markdown(results: GridResults) -> Markdown:
+    """The whole report as Markdown; its figures lie beside it."""
+    losses = results.losses.table
+    others = sorted({name for _, name in results.cells if not Variant.parse(name).shape.standard} - TABLE_3[64].keys())
+    seeds = {dim: sorted({run.seed for run in results.runs if run.dim == dim}) for dim in results.widths}
+    return render(
+        "frailt.paper",
+        "report.md",
+        results=results,
+        base=results.protocol,
+        data=results.data,
+        seeds=seeds,
+        precision=" and ".join(sorted({str(run.provenance.get("precision")) for run in results.runs})),
+        note=Markdown(budget(results)),
+        figures=[(name, TITLES[name]) for name in shown(losses)],
+        standard=_side_by_side(results.widths, TABLE_2[64], _in(losses), _in(LOSSES)),
+        frailt=_side_by_side(results.widths, TABLE_3[64], _in(losses), _in(LOSSES)),
+        gaps=_side_by_side(
+            results.widths, [*TABLE_3[64], *others], lambda *cell: str(results.gap.get(cell, "")), _published
+        ),
+        costs=_costs(results),
+        by_seed=_by_seed(results),
+        claims=_claims(results),
+        commands=Markdown("\n".join(commands(results))),
+        machines=_machines(results),
+        few=FEW_TOKENS,
+        chance=CHANCE,
     )
 
 
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
-table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top; }
-th:first-child, td:first-child { text-align: left; }
-td[style*=left] { text-align: left; }
-thead th { border-bottom: 2px solid #888; }
-img { max-width: 100%; }
-pre { background: #f4f4f4; padding: .7rem; overflow-x: auto; }
-"""
+def commands(results: GridResults) -> list[str]:
+    """Command lines that make these results, one for each set of seeds."""
+    base = results.protocol
+    by_seeds: dict[tuple[int, str], list[str]] = {}
+    for (dim, name), runs in results.cells.items():
+        by_seeds.setdefault((dim, ",".join(str(run.seed) for run in runs)), []).append(name)
+    data = "".join(c if c.isprintable() else " " for c in str(results.data["name"]))
+    return [
+        f"frailt reproduce --data {shlex.quote(data)} --out grid --widths {dim} --shapes '{','.join(names)}' "
+        f"--seeds {seeds} --budget {results.tokens} --lr {base.optimizer.lr:g} --batch {base.batch} "
+        f"--context {base.model.context} --heads {base.model.heads} --precision {base.precision}"
+        + (" --compile" if base.compile else "")
+        for (dim, seeds), names in by_seeds.items()
+    ]
 
 
-def as_json(results: GridResults) -> dict[str, Any]:
-    """Everything behind the report."""
-    base = results.grid.base
-    runs = [
-        {
-            "dim": run.config.model.dim,
-            "model": name,
-            "seed": run.config.seed,
-            "parameters": results.counts(run.config.model.dim, name).parameters,
-            "flops": results.counts(run.config.model.dim, name).flops,
-            "loss": run.loss.nats_per_token,
-            "bits_per_byte": run.loss.bits_per_byte,
-            "curve": run.curve,
-            "provenance": run.provenance,
-        }
-        for name, run in results.all_runs()
+def budget(results: GridResults) -> str:
+    """What stands in every caption: how long every model was trained."""
+    times = results.tokens / results.data["train"]["tokens"]
+    return f"Each model: {results.tokens:,} training tokens ({times:.2g} times the text)."
+
+
+def _side_by_side(widths: Iterable[int], names: Iterable[str], ours: Cell, papers: Cell) -> Markdown:
+    """A table in the paper's layout, each of its columns twice: ours, and the paper's in italics."""
+    columns = list(names)
+    head = ["width", *(cell for name in columns for cell in (Markdown(f"`{name}`"), Markdown("*paper*")))]
+    rows: list[list[str]] = []
+    for dim in sorted(LOSSES.keys() | set(widths)):
+        rows.append([str(dim)])
+        for name in columns:
+            theirs = papers(dim, name)
+            rows[-1] += [ours(dim, name), Markdown(f"*{theirs}*" if theirs else "")]
+    return markdown_table(head, rows, words=0)
+
+
+def _in(table: Table) -> Cell:
+    """Cells of a table of losses as texts."""
+    return lambda dim, name: f"{table[dim][name]:.3f}" if name in table.get(dim, {}) else ""
+
+
+def _published(dim: int, name: str) -> str:
+    gap = published_gap(dim, Variant.parse(name))
+    return "" if gap is None else f"{gap:.0%}"
+
+
+def _costs(results: GridResults) -> Markdown:
+    rows = []
+    for (dim, name), runs in results.cells.items():
+        counts = results.counts(dim, name)
+        rows.append(
+            [
+                str(dim),
+                Markdown(f"`{name}`"),
+                str(Variant.parse(name).shape.depth),
+                f"{counts.parameters:,}",
+                f"{counts.flops / 1e6:.2f}",
+                f"{counts.cache_bytes / 1e6:.2f}",
+                f"{results.losses.table[dim][name]:.3f}",
+                f"{sum(run.bits_per_byte for run in runs) / len(runs):.3f}",
+            ]
+        )
+    head = ["width", "model", "depth", "parameters", "MFLOPs", "cache, MB", "nats/token", "bits/byte"]
+    return markdown_table(head, rows, words=0)
+
+
+def _by_seed(results: GridResults) -> Markdown | None:
+    rows = [
+        [
+            str(dim),
+            Markdown(f"`{name}`"),
+            ", ".join(f"{run.seed}: {run.loss:.3f}" for run in runs),
+            f"{max(run.loss for run in runs) - min(run.loss for run in runs):.3f}",
+        ]
+        for (dim, name), runs in results.cells.items()
+        if len(runs) > 1
     ]
-    gaps = [
-        {"dim": dim, "model": name, "gap": gap.value, "interval": gap.interval}
-        for dim, name in sorted(results.cells)
-        if (gap := results.gap(dim, name)) is not None
-    ]
-    claims = [
-        {
-            "section": claim.section,
-            "claim": claim.text,
-            "paper": str(claim.decide(LOSSES)),
-            "ours": claim.said(results.losses(), tokens=results.tokens),
-        }
-        for claim in CLAIMS
-    ]
-    return {
-        "commands": commands(results).splitlines(),
-        "tokens": results.tokens,
-        # Width, shape, encoding and seed stand beside each run.
-        "protocol": asdict(base),
-        "data": results.data,
-        "runs": runs,
-        "gaps": gaps,
-        "claims": claims,
-        "reported_by": provenance(choose_device(base.device)),
-    }
+    return markdown_table(["width", "model", "loss by seed", "range"], rows, words=0) if rows else None
+
+
+def _claims(results: GridResults) -> Markdown:
+    ours = f"ours (width {', '.join(map(str, results.widths))})"
+    rows = [[claim["section"], claim["claim"], claim["paper"], claim["ours"]] for claim in results.claims]
+    return markdown_table(["section", "claim", "the paper's numbers", ours], rows, words=4)
+
+
+def _machines(results: GridResults) -> list[dict[str, str]]:
+    """What trained the runs, each once."""
+    names = ("frailt", "commit", "torch", "python", "machine")
+    made = {tuple(str(run.provenance.get(name)) for name in names): None for run in results.runs}
+    return [dict(zip(names, values, strict=True)) for values in made]

@@ -1,134 +1,187 @@
 """What has been measured of a grid: the complete runs of its protocol, whatever command trained them."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import numpy as np
-
+from frailt.configs import from_json
 from frailt.data.corpus import Corpus
 from frailt.errors import InputError
-from frailt.evaluation.loss import Loss
+from frailt.files import read_json
 from frailt.model.counts import Counts, count
-from frailt.model.shape import Shape
+from frailt.model.variant import Variant
+from frailt.paper.claims import CLAIMS, FEW_TOKENS, Losses
 from frailt.paper.grid import GridConfig
-from frailt.studies.comparison import model_name
-from frailt.studies.gap import gap_closed, stories_loss
-from frailt.studies.workers import is_complete
+from frailt.paper.published import LOSSES
+from frailt.studies.cells import CompleteRun, complete_runs
+from frailt.studies.gap import Gap, gap_closed, seed_spread
 from frailt.training.config import TrainConfig
-from frailt.training.run_folder import RunFolder
+from frailt.training.device import choose_device
+from frailt.training.run_folder import provenance
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CellRun:
+class GridRun:
     """A complete run of one model with one seed."""
 
-    config: TrainConfig
-    loss: Loss
-    stories: np.ndarray
-    """Nats of each validation story."""
-    curve: list[tuple[int, float]]
+    dim: int
+    model: str
+    seed: int
+    loss: float
+    """Nats per token."""
+    bits_per_byte: float
+    curve: tuple[tuple[float, ...], ...]
     """Training tokens and validation loss along the run."""
     provenance: dict[str, Any]
-    """Versions, commit and machine that trained it."""
+    """Versions, commit, machine and precision that trained it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Gap:
-    """How far a model goes from the shallow to the deep standard model."""
+class GridGap:
+    """The gap that a model closes, where its twins were run with one of its seeds."""
 
-    value: float | None
-    """``None`` where the deep model is not clearly better than the shallow one."""
-    interval: tuple[float, float] | None
-    """95%, over validation stories."""
+    dim: int
+    model: str
+    gap: Gap
 
 
+@dataclass(frozen=True, kw_only=True)
 class GridResults:
-    """The measured cells of a grid.
+    """The measured cells of a grid: what ``grid.json`` holds."""
 
-    Args:
-        grid: the protocol; its widths, shapes and seeds do not limit what is found.
-        corpus: the data; runs on other data are not counted.
-        out: the grid's folder.
-    """
+    protocol: TrainConfig
+    """Width, model and seed stand beside each run."""
+    data: dict[str, Any]
+    runs: tuple[GridRun, ...]
+    """By width, model in the order of the grid, and seed."""
+    gaps: tuple[GridGap, ...]
+    spread: float | None = None
+    """The most by which seeds of one model differ, nats per token; ``None`` where no model has several."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Reasons by the names of run folders that are damaged."""
+    reported_by: dict[str, Any]
 
-    def __init__(self, grid: GridConfig, corpus: Corpus, out: Path) -> None:
-        self.grid = grid
-        self.data: dict[str, Any] = {"name": corpus.folder.name, **corpus.manifest.as_json()}
-        self.cells: dict[tuple[int, str], dict[int, CellRun]] = {}
-        """Runs by width and model, then by seed."""
-        for run in _complete(grid, corpus, out):
-            model = run.config.model
-            self.cells.setdefault((model.dim, model_name(model)), {})[run.config.seed] = run
-        if not self.cells:
+    @classmethod
+    def of(cls, grid: GridConfig, corpus: Corpus, out: Path) -> "GridResults":
+        """All complete runs of a grid's protocol in its folder; its widths, shapes and seeds do not limit them.
+
+        Raises:
+            InputError: there is none.
+        """
+        runs, damaged = complete_runs(out, corpus, lambda config: grid.variant(config) is not None)
+        if not runs:
             raise InputError(f"{out} holds no complete run of this protocol and data; train some first")
+        cells: dict[tuple[int, Variant], dict[int, CompleteRun]] = {}
+        for run in sorted(runs, key=lambda run: run.config.seed):
+            variant = grid.variant(run.config)
+            assert variant is not None
+            cells.setdefault((run.config.model.dim, variant), {})[run.config.seed] = run
+        place = {name: i for i, name in enumerate(grid.shapes)}
+        order = sorted(cells, key=lambda cell: (cell[0], place.get(str(cell[1]), len(place)), str(cell[1])))
+        spread = seed_spread([run.loss.nats for run in own.values()] for own in cells.values())
+
+        def gap(dim: int, variant: Variant) -> Gap | None:
+            if variant.shape.standard:
+                return None
+            three = (
+                {seed: run.stories for seed, run in cells.get((dim, name), {}).items()}
+                for name in (variant.shallow, variant, variant.deep)
+            )
+            return gap_closed(*three, spread=spread)
+
+        return cls(
+            protocol=grid.base,
+            data={"name": corpus.folder.name, **corpus.manifest.as_json()},
+            runs=tuple(
+                GridRun(
+                    dim=dim,
+                    model=str(variant),
+                    seed=seed,
+                    loss=run.loss.nats_per_token,
+                    bits_per_byte=run.loss.bits_per_byte,
+                    curve=tuple(run.curve),
+                    provenance=run.provenance,
+                )
+                for dim, variant in order
+                for seed, run in cells[dim, variant].items()
+            ),
+            gaps=tuple(
+                GridGap(dim=dim, model=str(variant), gap=closed)
+                for dim, variant in order
+                if (closed := gap(dim, variant)) is not None
+            ),
+            spread=None if spread is None else spread / runs[0].loss.tokens,
+            left_out=damaged,
+            reported_by=provenance(choose_device(grid.base.device)),
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> "GridResults":
+        """Read ``grid.json``.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        stored = {name: value for name, value in read_json(path).items() if name not in DERIVED}
+        return from_json(cls, stored, str(path))
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values: everything behind the report."""
+        return {**dataclasses.asdict(self), **{name: getattr(self, name) for name in DERIVED}}
 
     @property
     def tokens(self) -> int:
         """Training tokens of each model."""
-        return self.grid.base.steps * self.grid.base.tokens_per_step
+        return self.protocol.steps * self.protocol.tokens_per_step
+
+    @cached_property
+    def cells(self) -> dict[tuple[int, str], list[GridRun]]:
+        """Runs by width and model, in order; in each cell by seed."""
+        cells: dict[tuple[int, str], list[GridRun]] = {}
+        for run in self.runs:
+            cells.setdefault((run.dim, run.model), []).append(run)
+        return cells
 
     @property
     def widths(self) -> list[int]:
         """Widths of which anything was measured."""
         return sorted({dim for dim, _ in self.cells})
 
-    def losses(self) -> dict[int, dict[str, float]]:
-        """Nats per token by width and model, means over seeds: the form of the paper's tables."""
+    @cached_property
+    def losses(self) -> Losses:
+        """Means over seeds, in the form of the paper's tables."""
         table: dict[int, dict[str, float]] = {dim: {} for dim in self.widths}
         for (dim, name), runs in self.cells.items():
-            table[dim][name] = mean(run.loss.nats_per_token for run in runs.values())
-        return table
+            table[dim][name] = mean(run.loss for run in runs)
+        return Losses(table, chance=self.spread or 0.0)
 
-    def seeds(self, dim: int, name: str) -> dict[int, CellRun]:
-        """The runs of a cell by seed, in order; empty where it was not run."""
-        return dict(sorted(self.cells.get((dim, name), {}).items()))
+    @cached_property
+    def gap(self) -> dict[tuple[int, str], Gap]:
+        """``gaps`` by width and model."""
+        return {(gap.dim, gap.model): gap.gap for gap in self.gaps}
 
     def counts(self, dim: int, name: str) -> Counts:
-        """What a measured model costs."""
-        return count(next(iter(self.cells[dim, name].values())).config.model)
+        """What a model of the grid costs."""
+        return count(Variant.parse(name).model(replace(self.protocol.model, dim=dim)))
 
-    def gap(self, dim: int, name: str) -> Gap | None:
-        """Gap closed over the seeds that the three models have in common.
-
-        ``None`` for standard models, and where a twin was not run.
-        """
-        shape = Shape.parse(name.partition(":")[0])
-        three = [self.seeds(dim, model) for model in (str(shape.blocks), name, str(shape.depth))]
-        common = set.intersection(*(set(runs) for runs in three))
-        if shape.standard or not common:
-            return None
-        shallow, own, deep = (np.mean([runs[seed].stories for seed in common], axis=0) for runs in three)
-        value, interval = gap_closed(shallow, own, deep)
-        return Gap(value=value, interval=interval)
-
-    def all_runs(self) -> Iterator[tuple[str, CellRun]]:
-        """Every run with its model's name, by width, model in the order of the grid, and seed."""
-        order = {name: place for place, name in enumerate(self.grid.shapes)}
-        for dim, name in sorted(self.cells, key=lambda key: (key[0], order.get(key[1], len(order)), key[1])):
-            for run in self.seeds(dim, name).values():
-                yield name, run
+    @property
+    def claims(self) -> list[dict[str, str]]:
+        """The paper's claims, decided by its numbers and by these."""
+        warning = "shows little: so few tokens; " if self.tokens < FEW_TOKENS else ""
+        ours = [claim.decide(self.losses) for claim in CLAIMS]
+        return [
+            {
+                "section": claim.section,
+                "claim": claim.text,
+                "paper": str(claim.decide(Losses(LOSSES))),
+                "ours": f"{warning if verdict.outcome != 'not measured' else ''}{verdict}",
+            }
+            for claim, verdict in zip(CLAIMS, ours, strict=True)
+        ]
 
 
-def _complete(grid: GridConfig, corpus: Corpus, out: Path) -> Iterator[CellRun]:
-    for path in sorted((out / "runs").glob("*/run.json")):
-        folder = RunFolder(path.parent)
-        record = folder.record()
-        if not (all(record["data"].get(side) == digest for side, digest in corpus.digest.items())):
-            continue
-        config = folder.config()
-        if not (grid.owns(config) and is_complete(folder.path)):
-            continue
-        stories = np.load(folder.path / "story_nats.npy", allow_pickle=False)
-        yield CellRun(
-            config=config,
-            loss=stories_loss(stories, corpus),
-            stories=stories,
-            curve=[(m["tokens"], m["valid_loss"]) for m in folder.metrics() if "valid_loss" in m],
-            provenance={
-                "precision": folder.precision,
-                **{key: value for key, value in record.items() if key not in ("config", "data")},
-            },
-        )
+DERIVED = ("tokens", "claims")
+"""Properties that ``grid.json`` has too, for its readers."""

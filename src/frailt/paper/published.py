@@ -1,5 +1,7 @@
 """The paper's published numbers, as data. Widths are its "embedding dim"; losses are nats per token."""
 
+from frailt.model.variant import Variant
+
 TABLE_2: dict[int, dict[str, float]] = {
     64: {"1": 1.685, "2": 1.409, "4": 1.212, "8": 1.067},
     128: {"1": 1.401, "2": 1.077, "4": 0.923, "8": 0.817},
@@ -84,3 +86,11 @@ LOSSES = {dim: TABLE_2[dim] | TABLE_3[dim] for dim in TABLE_2}
 def published_loss(dim: int, shape: str) -> float | None:
     """The loss that the paper gives for a cell, if it has that cell."""
     return LOSSES.get(dim, {}).get(shape)
+
+
+def published_gap(dim: int, variant: Variant) -> float | None:
+    """The gap closed that follows from the paper's tables 2 and 3, if they have the three cells."""
+    shallow, own, deep = (published_loss(dim, str(name)) for name in (variant.shallow, variant, variant.deep))
+    if variant.shape.standard or shallow is None or own is None or deep is None:
+        return None
+    return (shallow - own) / (shallow - deep)

@@ -5,8 +5,6 @@ thresholds below; they were set before any model of this project was graded.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -14,9 +12,10 @@ from frailt.evaluation.judge.grading import METRICS
 from frailt.model.shape import Shape
 from frailt.paper.grades import KINDS, GradedModel
 from frailt.paper.power_law import LEAST_POINTS, MOST_LOSS, fitted, power_law, slopes
+from frailt.paper.verdicts import Claim, DecidedClaim, Verdict, decide_all, held
 from frailt.statistics import resample
 
-Verdict = Literal["held", "did not hold", "not measured"]
+Models = Sequence[GradedModel]
 FLOOR = 1.25
 """Highest grade that counts as none: the scale begins at 1."""
 EQUAL = 1.25
@@ -28,45 +27,23 @@ DEEP = "8"
 REACHING = ("2^4", "4^2")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Claim:
-    """A sentence of the paper and what became of it."""
-
-    text: str
-    rule: str
-    """When it counts as held."""
-    verdict: Verdict
-    detail: str
-    """The numbers behind the verdict."""
-
-
-def claims(models: Sequence[GradedModel]) -> list[Claim]:
-    """All claims about grades, judged by these models."""
-    graded = [model for model in models if model.grades and not model.ablated]
-    return [
-        Claim(text=text, rule=" ".join((judge.__doc__ or "").split()), verdict=verdict, detail=detail)
-        for text, judge in _CLAIMS.items()
-        for verdict, detail in [judge(graded)]
-    ]
-
-
-def _floor(models: Sequence[GradedModel]) -> tuple[Verdict, str]:
+def _floor(models: Models) -> Verdict:
     """No model with a loss above 1.0, of either type, has more than 1.25 for consistency or plot."""
     above = [model for model in models if model.loss is not None and model.loss > MOST_LOSS]
     if {model.kind for model in above} != set(KINDS):
-        return "not measured", "no graded models above a loss of 1.0 of both types"
+        return _unknown("no graded models above a loss of 1.0 of both types")
     best, metric, model = max(
         ((m.grades[metric].value, metric, m) for m in above for metric in ("consistency", "plot")), key=lambda x: x[0]
     )
-    return _held(best <= FLOOR), f"{len(above)} models; the highest is {metric} {best:.2f} of {model.name}"
+    return held(best <= FLOOR, f"{len(above)} models; the highest is {metric} {best:.2f} of {model.name}")
 
 
-def _equal(models: Sequence[GradedModel]) -> tuple[Verdict, str]:
+def _equal(models: Models) -> Verdict:
     """At equal loss, FraiLT's average is within 25% of the standard models': the interval of that factor, from a fit
     with one exponent for both types and loss at most 1.0, lies within 1/1.25 and 1.25. Wholly outside: did not hold."""
     x, y, own = _points(models)
     if min(own.sum(), (~own).sum()) < LEAST_POINTS:
-        return "not measured", f"fewer than {LEAST_POINTS} models of one type with a loss of at most 1.0"
+        return _unknown(f"fewer than {LEAST_POINTS} models of one type with a loss of at most 1.0")
     design = np.column_stack([np.ones(len(x)), x, own])
 
     def factors(weights: np.ndarray) -> np.ndarray:
@@ -79,25 +56,25 @@ def _equal(models: Sequence[GradedModel]) -> tuple[Verdict, str]:
 
     value, interval = float(factors(np.ones((1, len(x))))[0]), resample(len(x), factors)
     if interval is None:
-        return "not measured", "too few different models for an interval"
+        return _unknown("too few different models for an interval")
     detail = f"factor {value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
     if interval[0] >= 1 / EQUAL and interval[1] <= EQUAL:
-        return "held", detail
+        return held(True, detail)
     outside = interval[0] > EQUAL or interval[1] < 1 / EQUAL
-    return ("did not hold", detail) if outside else ("not measured", f"{detail}: too uncertain to tell")
+    return held(False, detail) if outside else Verdict(outcome="within chance", detail=detail)
 
 
-def _power_law(models: Sequence[GradedModel]) -> tuple[Verdict, str]:
+def _power_law(models: Models) -> Verdict:
     """The average of all models with a loss of at most 1.0 follows a power law with R2 of at least 0.8."""
     law = power_law(models, "average")
-    return ("not measured", _few("all")) if law is None else (_held(law.r2 >= GOOD_FIT), str(law))
+    return _unknown(_few("all")) if law is None else held(law.r2 >= GOOD_FIT, str(law))
 
 
-def _same_law(models: Sequence[GradedModel]) -> tuple[Verdict, str]:
+def _same_law(models: Models) -> Verdict:
     """Both types follow power laws of R2 at least 0.8, and the interval of their exponents' difference holds 0."""
     standard, frailt = (power_law(models, "average", kind) for kind in KINDS)
     if standard is None or frailt is None:
-        return "not measured", _few("one type")
+        return _unknown(_few("one type"))
     x, y, own = _points(models)
 
     interval = resample(
@@ -105,97 +82,103 @@ def _same_law(models: Sequence[GradedModel]) -> tuple[Verdict, str]:
         lambda weights: slopes(x[own], y[own], weights[:, own]) - slopes(x[~own], y[~own], weights[:, ~own]),
     )
     if interval is None:
-        return "not measured", "too few different models for an interval"
+        return _unknown("too few different models for an interval")
     parts = [
         f"{kind}: {law.exponent:.2f}, R2 {law.r2:.2f}" for kind, law in zip(KINDS, (standard, frailt), strict=True)
     ]
     gap = f"difference {frailt.exponent - standard.exponent:+.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
     good = min(standard.r2, frailt.r2) >= GOOD_FIT and interval[0] <= 0 <= interval[1]
-    return _held(good), "; ".join((*parts, gap))
+    return held(good, "; ".join((*parts, gap)))
 
 
-def _each_metric(models: Sequence[GradedModel]) -> tuple[Verdict, str]:
+def _each_metric(models: Models) -> Verdict:
     """Each of the four grades of all models with a loss of at most 1.0 follows a power law with R2 of at least 0.8."""
     laws = {metric: power_law(models, metric) for metric in METRICS}
     found = {metric: law.r2 for metric, law in laws.items() if law is not None}
     if len(found) < len(METRICS):
-        return "not measured", _few("all")
-    return _held(min(found.values()) >= GOOD_FIT), "R2: " + ", ".join(f"{m} {r2:.2f}" for m, r2 in found.items())
+        return _unknown(_few("all"))
+    return held(min(found.values()) >= GOOD_FIT, "R2: " + ", ".join(f"{m} {r2:.2f}" for m, r2 in found.items()))
 
 
-def _reach(models: Sequence[GradedModel]) -> tuple[Verdict, str]:
+def _reach(models: Models) -> Verdict:
     """For 2^4 as for 4^2 there is a width at which its average is at least that of the standard model of 8 blocks."""
     return _somewhere(models, lambda shape: DEEP if shape in REACHING else None, REACHING)
 
 
-def _reach_in_each(models: Sequence[GradedModel]) -> tuple[Verdict, str]:
+def _reach_in_each(models: Models) -> Verdict:
     """At the width where each comes nearest, 2^4 and 4^2 have at least the grade of the standard model of 8 blocks in
     each of the four categories."""
     notes, good = [], []
     for shape in REACHING:
         pairs = _pairs(models, shape, DEEP)
         if not pairs:
-            return "not measured", f"{shape} and {DEEP} are not both graded at any width"
+            return _unknown(f"{shape} and {DEEP} are not both graded at any width")
         lacking = {dim: [m for m in METRICS if own.grades[m].value < deep.grades[m].value] for dim, own, deep in pairs}
         dim = min(lacking, key=lambda dim: (len(lacking[dim]), dim))
         good.append(not lacking[dim])
         notes.append(
             f"{shape} at width {dim}: " + (f"lower in {', '.join(lacking[dim])}" if lacking[dim] else "in all")
         )
-    return _held(all(good)), "; ".join(notes)
+    return held(all(good), "; ".join(notes))
 
 
-def _larger(models: Sequence[GradedModel]) -> tuple[Verdict, str]:
+def _larger(models: Models) -> Verdict:
     """For each FraiLT shape there is a width at which its average is above that of the next larger standard model."""
     shapes = list(dict.fromkeys(m.shape for m in models if m.kind == KINDS[1]))
     larger = {shape: str(2 * Shape.parse(shape).blocks) for shape in shapes}
     return _somewhere(models, larger.get, shapes, above=True)
 
 
-_CLAIMS: dict[str, Callable[[Sequence[GradedModel]], tuple[Verdict, str]]] = {
-    "Above a validation loss of 1.0, models of either type show no consistency and no plot": _floor,
-    "At the same validation loss, FraiLT models perform as standard models do": _equal,
-    "Average grades follow a power law of validation loss": _power_law,
-    "The power law does not depend on the type of model": _same_law,
-    "Each metric by itself follows a power law too": _each_metric,
-    "2^4 and 4^2 can reach the performance of the standard model of 8 layers": _reach,
-    "... and do so across the evaluated categories": _reach_in_each,
-    "FraiLT outperforms larger models (abstract), by its grades": _larger,
-}
+CLAIMS: tuple[Claim[Models], ...] = (
+    Claim("4.2", "Above a validation loss of 1.0, models of either type show no consistency and no plot", _floor),
+    Claim("4.2", "At the same validation loss, FraiLT models perform as standard models do", _equal),
+    Claim("4.2", "Average grades follow a power law of validation loss", _power_law),
+    Claim("4.2", "The power law does not depend on the type of model", _same_law),
+    Claim("4.2", "Each metric by itself follows a power law too", _each_metric),
+    Claim("4.2", "2^4 and 4^2 can reach the performance of the standard model of 8 layers", _reach),
+    Claim("4.2", "... and do so across the evaluated categories", _reach_in_each),
+    Claim("abstract", "FraiLT outperforms larger models, by its grades", _larger),
+)
+"""In the paper's order."""
+
+
+def claims(models: Models) -> list[DecidedClaim]:
+    """All claims about grades, decided by these models."""
+    return decide_all(CLAIMS, [model for model in models if model.grades and not model.ablated])
 
 
 def _somewhere(
-    models: Sequence[GradedModel],
+    models: Models,
     rival_of: Callable[[str], str | None],
     shapes: Sequence[str],
     *,
     above: bool = False,
-) -> tuple[Verdict, str]:
+) -> Verdict:
     """Whether each shape has a width at which its average reaches, or is above, that of its rival."""
     notes, good = [], []
     for shape in shapes:
         rival = rival_of(shape)
         pairs = _pairs(models, shape, rival) if rival else []
         if not pairs:
-            return "not measured", f"{shape} and {rival} are not both graded at any width"
+            return _unknown(f"{shape} and {rival} are not both graded at any width")
         ahead = [(own.grades["average"].value - other.grades["average"].value, dim) for dim, own, other in pairs]
         widths = [dim for lead, dim in ahead if lead > 1e-9 or (not above and abs(lead) <= 1e-9)]
         good.append(bool(widths))
         places = f"at width {', '.join(map(str, widths))}" if widths else "at no width"
         notes.append(f"{shape} {'beats' if above else 'reaches'} {rival} {places} of {len(pairs)}")
     if not shapes:
-        return "not measured", "no FraiLT model is graded"
-    return _held(all(good)), "; ".join(notes)
+        return _unknown("no FraiLT model is graded")
+    return held(all(good), "; ".join(notes))
 
 
-def _pairs(models: Sequence[GradedModel], shape: str, rival: str) -> list[tuple[int, GradedModel, GradedModel]]:
+def _pairs(models: Models, shape: str, rival: str) -> list[tuple[int, GradedModel, GradedModel]]:
     """The first graded model of each of two shapes, at every width that has both."""
     cells = {(model.dim, model.shape): model for model in reversed(models)}
     widths = sorted({model.dim for model in models})
     return [(d, cells[d, shape], cells[d, rival]) for d in widths if (d, shape) in cells and (d, rival) in cells]
 
 
-def _points(models: Sequence[GradedModel]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _points(models: Models) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Log loss, log average and whether it is a FraiLT model, of those that are fitted."""
     own = fitted(models)
     return (
@@ -205,8 +188,8 @@ def _points(models: Sequence[GradedModel]) -> tuple[np.ndarray, np.ndarray, np.n
     )
 
 
-def _held(good: bool) -> Verdict:
-    return "held" if good else "did not hold"
+def _unknown(detail: str) -> Verdict:
+    return Verdict(outcome="not measured", detail=detail)
 
 
 def _few(which: str) -> str:

@@ -1,28 +1,30 @@
-"""Training models side by side, fairly, and saying what came of it.
+"""Training models side by side, fairly, and measuring what the passes are worth.
 
 Every model of a comparison gets the same data in the same order, the same optimizer, schedule and token budget. The
 losses are then compared story by story.
 """
 
-import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
-
-import numpy as np
+from typing import Any
 
 from frailt.data.corpus import Corpus
+from frailt.errors import InputError
 from frailt.files import write_json, write_text
 from frailt.model.counts import count
-from frailt.model.shape import Shape
-from frailt.studies.comparison import CompareConfig, Comparison, Row, alike, model_name, run_name
+from frailt.model.variant import Variant
+from frailt.studies.cells import CompleteRun, complete_runs
+from frailt.studies.comparison import CompareConfig, Comparison, Row
+from frailt.studies.estimate import measure_speeds
 from frailt.studies.figures import draw_comparison
-from frailt.studies.gap import gap_closed, published_gap, stories_loss, story_nats
-from frailt.studies.report import as_json, markdown
-from frailt.training.config import TrainConfig
+from frailt.studies.gap import gap_closed, seed_spread
+from frailt.studies.report import markdown
 from frailt.training.device import choose_device
 from frailt.training.run_folder import RunFolder, provenance
-from frailt.training.trainer import Progress, measure_speed, train
+from frailt.training.trainer import Progress, train
+
+Published = Callable[[int, Variant], float | None]
+"""From width and model to the gap closed that was published for it, if one was."""
 
 
 def compare(
@@ -31,6 +33,7 @@ def compare(
     out: Path,
     *,
     report: Callable[[str, Progress], None] = lambda *_: None,
+    published: Published = lambda *_: None,
 ) -> Comparison:
     """Train every model with every seed, and write ``compare.json``, ``table.md`` and ``compare.png`` to ``out``.
 
@@ -42,107 +45,111 @@ def compare(
         corpus: prepared data.
         out: folder for results.
         report: called with a run's name while it trains.
+        published: numbers to set beside ours, such as ``paper.published.published_gap``.
 
     Raises:
         InputError: a run in ``out`` was made with other settings or data.
     """
     out.mkdir(parents=True, exist_ok=True)
-    for run in _runs(out):
-        run.check(alike(config.base, run.config()), corpus)
-    for name in config.shapes:
+    _check(config, corpus, out)
+    for variant in config.variants:
         for seed in config.seeds:
-            label = run_name(name, seed)
+            name = run_name(variant, seed)
             train(
-                config.run(name, seed),
+                config.run(variant, seed),
                 corpus,
-                out / "runs" / label,
+                out / "runs" / name,
                 resume=True,
-                report=lambda progress, label=label: report(label, progress),
+                report=lambda progress, name=name: report(name, progress),
             )
-    complete = _complete(config, out)
-    device = choose_device(config.base.device)
-    nats = {
-        name: {seed: story_nats(run.path, corpus, device) for seed, run in sorted(runs.items())}
-        for name, runs in complete.items()
-    }
-    speeds = measure_speeds([config.run(name, config.seeds[0]) for name in nats], corpus)
-    precisions = {run.precision for runs in complete.values() for run in runs.values()}
-    rows = tuple(_row(config, name, speed, nats, corpus) for name, speed in zip(nats, speeds, strict=True))
+    complete, damaged = complete_runs(out, corpus, lambda _: True)
+    runs: dict[Variant, dict[int, CompleteRun]] = {variant: {} for variant in config.variants}
+    for run in sorted(complete, key=lambda run: (_size(config.variant(run.config)), run.config.seed)):
+        runs.setdefault(config.variant(run.config), {})[run.config.seed] = run
+    machine = provenance(choose_device(config.base.device))
+    precisions = sorted({run.provenance["precision"] for run in complete})
+    machine["precision"] = " and ".join(precisions)
+    speeds = _speeds(config, list(runs), corpus, out, machine)
+    spread = seed_spread([run.loss.nats for run in own.values()] for own in runs.values())
     result = Comparison(
         config=config,
-        rows=rows,
+        rows=tuple(_row(config, variant, runs, speeds[str(variant)], spread, published) for variant in runs),
+        spread=None if spread is None else spread / complete[0].loss.tokens,
+        left_out=damaged,
         data={"name": corpus.folder.name, **corpus.manifest.as_json()},
-        provenance={**provenance(device), "precision": " and ".join(sorted(precisions))},
+        provenance=machine,
     )
-    write_json(out / "compare.json", as_json(result))
+    write_json(out / "compare.json", result.as_json())
     write_text(out / "table.md", markdown(result))
-    draw_comparison(result, {name: runs[min(runs)] for name, runs in complete.items()}, out / "compare.png")
+    draw_comparison(result, {str(name): own[min(own)].curve for name, own in runs.items()}, out / "compare.png")
     return result
 
 
-def _runs(out: Path) -> list[RunFolder]:
-    return [RunFolder(path.parent) for path in sorted((out / "runs").glob("*/run.json"))]
+def run_name(variant: Variant, seed: int) -> str:
+    """The folder name of a run: ``(2)^4:none`` with seed 0 is ``g2x4-none-s0``."""
+    return f"{variant.slug}-s{seed}"
 
 
-def _complete(config: CompareConfig, out: Path) -> dict[str, dict[int, RunFolder]]:
-    """The complete runs by model and seed: models that were asked for, then others by blocks and depth."""
-    found: dict[str, dict[int, RunFolder]] = {name: {} for name in config.shapes}
-    names = {config.model(name): name for name in config.shapes}
-    others: dict[str, dict[int, RunFolder]] = {}
-    for run in _runs(out):
-        if run.result is not None:
-            own = run.config()
-            name = names.get(own.model)
-            runs = found[name] if name else others.setdefault(model_name(own.model), {})
-            runs[own.seed] = run
+def _check(config: CompareConfig, corpus: Corpus, out: Path) -> None:
+    """Whether the readable runs in a folder are of this comparison.
 
-    def size(name: str) -> tuple[int, int, str]:
-        shape = Shape.parse(config.model(name).shape)
-        return shape.blocks, shape.depth, name
+    Raises:
+        InputError: one is not.
+    """
+    for path in sorted((out / "runs").glob("*/run.json")):
+        folder = RunFolder(path.parent)
+        try:
+            run = folder.config()
+        except (InputError, OSError):
+            continue  # Reported as left out; or refused by ``train``, where it is asked for.
+        variant = config.variant(run)
+        if {name for name, _ in variant.settings} - {"encoding"} and path.parent.name != run_name(variant, run.seed):
+            # Settings that its name does not have are those of another protocol.
+            variant = Variant.make(variant.shape, {"encoding": run.model.encoding})
+        folder.check(config.run(variant, run.seed), corpus)
 
-    return found | {name: others[name] for name in sorted(others, key=size)}
+
+def _size(variant: Variant) -> tuple[int, int, str]:
+    return variant.shape.blocks, variant.shape.depth, str(variant)
 
 
-def measure_speeds(configs: list[TrainConfig], corpus: Corpus, *, rounds: int = 5) -> list[float]:
-    """Training tokens per second of each config: one step of each in turn, ``rounds`` times, medians."""
-    steppers = [measure_speed(config, corpus) for config in configs]
-    times: list[list[float]] = [[] for _ in configs]
-    for _ in range(rounds + 1):
-        for step, own in zip(steppers, times, strict=True):
-            start = time.perf_counter()
-            step()
-            own.append(time.perf_counter() - start)
-    # The first round pays for compilation and first use of memory.
-    return [c.tokens_per_step / median(own[1:]) for c, own in zip(configs, times, strict=True)]
+def _speeds(
+    config: CompareConfig, variants: list[Variant], corpus: Corpus, out: Path, machine: dict[str, Any]
+) -> dict[str, float]:
+    """Training tokens per second by name: those of the last table, where it has all models and is of this machine."""
+    try:
+        last = Comparison.read(out / "compare.json")
+        if (last.config.base, last.provenance) == (config.base, machine):
+            speeds = {row.name: row.tokens_per_second for row in last.rows}
+            if speeds.keys() >= set(map(str, variants)):
+                return speeds
+    except (InputError, OSError):  # There is none, or of another version.
+        pass
+    measured = measure_speeds([config.run(variant, config.seeds[0]) for variant in variants], corpus)
+    return dict(zip(map(str, variants), measured, strict=True))
 
 
 def _row(
     config: CompareConfig,
-    name: str,
+    variant: Variant,
+    runs: dict[Variant, dict[int, CompleteRun]],
     speed: float,
-    nats: dict[str, dict[int, np.ndarray]],
-    corpus: Corpus,
+    spread: float | None,
+    published: Published,
 ) -> Row:
-    model = config.model(name)
-    shape = Shape.parse(model.shape)
-    by_shape = {config.model(other).shape: runs for other, runs in nats.items()}
-    three = [by_shape.get(str(shape.blocks), {}), nats[name], by_shape.get(str(shape.depth), {})]
-    common = set.intersection(*map(set, three))
-    twins = not shape.standard and bool(common)
-    gap = interval = paper_gap = None
-    if twins:
-        gap, interval = gap_closed(*(np.mean([runs[seed] for seed in common], axis=0) for runs in three))
-    if not shape.standard and model.encoding == "learned":
-        paper_gap = published_gap(model.dim, shape)
+    def stories(name: Variant) -> dict[int, Any]:
+        return {seed: run.stories for seed, run in runs.get(name, {}).items()}
+
+    gap = None
+    if not variant.shape.standard:
+        gap = gap_closed(stories(variant.shallow), stories(variant), stories(variant.deep), spread=spread)
     return Row(
-        name=name,
-        shape=model.shape,
-        counts=count(model),
-        seeds=tuple(nats[name]),
-        losses=tuple(stories_loss(own, corpus) for own in nats[name].values()),
+        name=str(variant),
+        shape=str(variant.shape),
+        counts=count(config.model(variant)),
+        seeds=tuple(runs[variant]),
+        losses=tuple(run.loss for run in runs[variant].values()),
         tokens_per_second=speed,
-        twins=twins,
-        gap_closed=gap,
-        gap_interval=interval,
-        paper_gap=paper_gap,
+        gap=gap,
+        paper_gap=published(config.base.model.dim, variant),
     )

@@ -1,16 +1,25 @@
 """What a comparison is: which models are trained, and what was measured of each."""
 
+import dataclasses
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from frailt.errors import InputError
+from frailt.configs import from_json
+from frailt.errors import InputError, excerpt
 from frailt.evaluation.loss import Loss
+from frailt.files import read_json
 from frailt.model.config import ModelConfig
 from frailt.model.counts import Counts
-from frailt.model.encodings import ENCODINGS
 from frailt.model.shape import Shape
+from frailt.model.variant import Variant
+from frailt.studies.gap import Gap
 from frailt.training.config import TrainConfig
+from frailt.training.run_folder import INCIDENTAL
+
+SHARED = INCIDENTAL | {"model", "optimizer", "seed", "tokens", "batch", "evaluations", "eval_tokens"}
+"""Fields of the training that no variant sets, since a comparison has one protocol."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,7 +27,7 @@ class CompareConfig:
     """A comparison."""
 
     shapes: tuple[str, ...] = ("1", "1^8", "8")
-    """Models in shape notation. An encoding may follow a colon: 1^8:none, 1^8:sinusoidal."""
+    """Names of models (``model/variant.py``): shapes, and settings behind a colon, like 1^8:none."""
     seeds: tuple[int, ...] = (0,)
     """Each model is trained once with each seed; losses are means over them."""
     base: TrainConfig = field(default_factory=TrainConfig)
@@ -27,24 +36,45 @@ class CompareConfig:
     def __post_init__(self) -> None:
         if not self.shapes or not self.seeds:
             raise InputError("a comparison needs at least one shape and one seed")
-        models = [self.model(name) for name in self.shapes]
-        if len(set(models)) < len(models) or len(set(self.seeds)) < len(self.seeds):
+        variants = [Variant.parse(name) for name in self.shapes]
+        if len(set(variants)) < len(variants) or len(set(self.seeds)) < len(self.seeds):
             raise InputError("a shape or a seed is listed twice; list each once")
-        for seed in self.seeds:  # Refused here, and not after the runs before it.
-            replace(self.base, seed=seed)
+        object.__setattr__(self, "shapes", tuple(map(str, variants)))
+        for variant in variants:  # Refused here, and not after the runs before it.
+            for seed in self.seeds:
+                self.run(variant, seed)
 
-    def model(self, name: str) -> ModelConfig:
-        """The model that an entry of ``shapes`` stands for."""
-        shape, _, encoding = name.partition(":")
-        if Shape.parse(shape).standard and encoding:
-            raise InputError(f"shape {name!r} is a standard model and has no encodings; leave out :{encoding}")
-        if encoding and encoding not in ENCODINGS:
-            raise InputError(f"shape {name!r} has an unknown encoding; after the colon, write {', '.join(ENCODINGS)}")
-        return replace(self.base.model, shape=shape, encoding=encoding or "learned")
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """``shapes``, taken apart."""
+        return tuple(map(Variant.parse, self.shapes))
 
-    def run(self, name: str, seed: int) -> TrainConfig:
-        """The run of one model with one seed."""
-        return replace(self.base, model=self.model(name), seed=seed)
+    def model(self, variant: Variant) -> ModelConfig:
+        """The model that a variant stands for."""
+        return variant.model(self.base.model)
+
+    def run(self, variant: Variant, seed: int) -> TrainConfig:
+        """The run of one model with one seed.
+
+        Raises:
+            InputError: a setting is not one of a model or its training, or is the same for all models.
+        """
+        settings = variant.training
+        if barred := SHARED & settings.keys():
+            raise InputError(f"{min(barred)} is the same for all models; leave it out of {excerpt(str(variant))!r}")
+        stored = dataclasses.asdict(replace(self.base, model=self.model(variant), seed=seed))
+        for name, value in settings.items():
+            (stored["optimizer"] if name in stored["optimizer"] else stored)[name] = value
+        return from_json(TrainConfig, stored, f"model {excerpt(str(variant))!r}")
+
+    def variant(self, run: TrainConfig) -> Variant:
+        """The name of a run's model in this comparison."""
+        settings = dict(Variant.of(run.model, self.base.model).settings)
+        for own, base in ((run, self.base), (run.optimizer, self.base.optimizer)):
+            for name in {item.name for item in dataclasses.fields(own)} - SHARED:
+                if getattr(own, name) != getattr(base, name):
+                    settings[name] = getattr(own, name)
+        return Variant.make(Shape.parse(run.model.shape), settings)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,15 +90,10 @@ class Row:
     """One for each seed."""
     tokens_per_second: float
     """Training speed, measured in turn with the other rows: only ratios between rows mean something."""
-    twins: bool
-    """Whether there are its standard twins, shallow and deep, with a seed that all three were run with."""
-    gap_closed: float | None
-    """(shallow - this) / (shallow - deep) in loss over those seeds; ``None`` without twins, or where deep is hardly
-    better (``gap.py``)."""
-    gap_interval: tuple[float, float] | None
-    """Its 95% interval over validation stories (paired bootstrap)."""
+    gap: Gap | None
+    """``None`` for standard models, and where a standard twin was not run with one of the seeds."""
     paper_gap: float | None
-    """The same from the paper's tables 2 and 3, where it has the three cells."""
+    """The gap closed that was published for this cell."""
 
     @property
     def loss(self) -> float:
@@ -80,6 +105,11 @@ class Row:
         """Mean over seeds."""
         return mean(loss.bits_per_byte for loss in self.losses)
 
+    @property
+    def loss_by_seed(self) -> list[float]:
+        """Nats per token, in the order of ``seeds``."""
+        return [loss.nats_per_token for loss in self.losses]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
@@ -89,22 +119,33 @@ class Comparison:
     """What was asked for."""
     rows: tuple[Row, ...]
     """That, and then the other complete runs of the folder."""
+    spread: float | None = None
+    """The most by which seeds of one model differ, nats per token; ``None`` where no model has several."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Reasons by the names of run folders that are damaged."""
     data: dict[str, Any]
     provenance: dict[str, Any]
 
+    def as_json(self) -> dict[str, Any]:
+        """JSON values, with the means over seeds beside what they are made of."""
+        rows = [{**dataclasses.asdict(row), **{name: getattr(row, name) for name in DERIVED}} for row in self.rows]
+        return {**dataclasses.asdict(self), "rows": rows}
 
-def alike(base: TrainConfig, run: TrainConfig) -> TrainConfig:
-    """``base`` with the shape, encoding and seed of another run: equal to it if nothing else tells them apart."""
-    return replace(base, model=replace(base.model, shape=run.model.shape, encoding=run.model.encoding), seed=run.seed)
+    @classmethod
+    def read(cls, path: Path) -> "Comparison":
+        """Read ``compare.json``.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        stored = read_json(path)
+        if isinstance(rows := stored.get("rows"), list):
+            for row in rows:
+                if isinstance(row, dict):
+                    for name in DERIVED:
+                        row.pop(name, None)
+        return from_json(cls, stored, str(path))
 
 
-def run_name(name: str, seed: int) -> str:
-    """A folder name for a model and seed that needs no quoting in a shell: ``(2)^4:none`` is ``g2x4-none-s0``."""
-    shape, _, encoding = name.partition(":")
-    return "-".join(filter(None, (Shape.parse(shape).slug, encoding, f"s{seed}")))
-
-
-def model_name(config: ModelConfig) -> str:
-    """How a model is called in tables: its shape, and its encoding behind a colon where it is not the paper's."""
-    papers = Shape.parse(config.shape).standard or config.encoding == "learned"
-    return config.shape if papers else f"{config.shape}:{config.encoding}"
+DERIVED = ("loss", "bits_per_byte", "loss_by_seed")
+"""Properties of a row that ``compare.json`` has too, for its readers."""

@@ -1,24 +1,26 @@
-"""What a grid will cost on this machine, before it starts: time from a short measured probe, memory by counting."""
+"""What a study will cost on this machine, before it starts: time from a short measured probe, memory by counting."""
 
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 import torch
 
+from frailt.configs import changed, from_json
 from frailt.console import clock
 from frailt.data.corpus import Corpus
 from frailt.errors import InputError
 from frailt.files import read_json, write_json
 from frailt.model.counts import activation_bytes, count
-from frailt.paper.grid import Cell, GridConfig
-from frailt.studies.compare import measure_speeds
+from frailt.studies.cells import cell_folder, label
 from frailt.studies.workers import threads_at
 from frailt.training.config import TrainConfig
-from frailt.training.trainer import VALIDATION
+from frailt.training.trainer import VALIDATION, measure_speed
 
 STATE_BYTES = 16
 """Bytes for each parameter while it trains: weight, gradient and AdamW's two means, in float32."""
@@ -36,17 +38,29 @@ class Speed:
     def seconds(self, config: TrainConfig, valid_tokens: int, *, done: int = 0) -> float:
         """What is left of a run after ``done`` steps, validations counted as ``trainer.VALIDATION`` says."""
         some = min(config.eval_tokens, valid_tokens)
-        # All validation tokens are read twice at the end: for the run's loss, and story by story.
-        validated = (config.evaluations - 1) * some * (1 - done / config.steps) + 2 * valid_tokens
+        validated = (config.evaluations - 1) * some * (1 - done / config.steps) + valid_tokens
         tokens = (config.steps - done) * config.tokens_per_step + validated * VALIDATION
         return tokens * (self.first + (config.model.depth - 1) * self.block)
 
 
-def probe(grid: GridConfig, widths: Sequence[int], corpus: Corpus, *, jobs: Mapping[int, int]) -> dict[int, Speed]:
+def measure_speeds(configs: Sequence[TrainConfig], corpus: Corpus, *, rounds: int = 5) -> list[float]:
+    """Training tokens per second of each config: one step of each in turn, ``rounds`` times, medians."""
+    steppers = [measure_speed(config, corpus) for config in configs]
+    times: list[list[float]] = [[] for _ in configs]
+    for _ in range(rounds + 1):
+        for step, seconds in zip(steppers, times, strict=True):
+            start = time.perf_counter()
+            step()
+            seconds.append(time.perf_counter() - start)
+    # The first round pays for compilation and first use of memory.
+    return [c.tokens_per_step / median(seconds[1:]) for c, seconds in zip(configs, times, strict=True)]
+
+
+def probe(base: TrainConfig, widths: Sequence[int], corpus: Corpus, *, jobs: Mapping[int, int]) -> dict[int, Speed]:
     """Measure one and two plain blocks at each width, for a few steps in turn, and say so on stderr.
 
     Args:
-        grid: the protocol.
+        base: the protocol; its width and shape are not used.
         widths: those to measure.
         corpus: text to train on.
         jobs: runs at once at each width, which share this machine's threads.
@@ -58,8 +72,8 @@ def probe(grid: GridConfig, widths: Sequence[int], corpus: Corpus, *, jobs: Mapp
     try:
         for dim in widths:
             torch.set_num_threads(threads_at(jobs[dim]))
-            models = [replace(grid.base.model, dim=dim, shape=shape) for shape in ("1", "2")]
-            one, two = measure_speeds([replace(grid.base, model=model) for model in models], corpus, rounds=2)
+            models = [replace(base.model, dim=dim, shape=shape) for shape in ("1", "2")]
+            one, two = measure_speeds([replace(base, model=model) for model in models], corpus, rounds=2)
             speeds[dim] = Speed(first=1 / one, block=max(1 / two - 1 / one, 0))
     finally:
         torch.set_num_threads(before)
@@ -69,72 +83,94 @@ def probe(grid: GridConfig, widths: Sequence[int], corpus: Corpus, *, jobs: Mapp
 
 
 def plan_seconds(
-    cells: Mapping[Cell, int], speeds: Mapping[int, Speed], corpus: Corpus, *, jobs: Mapping[int, int]
+    left: Mapping[TrainConfig, int], speeds: Mapping[int, Speed], corpus: Corpus, *, jobs: Mapping[int, int]
 ) -> float:
-    """Time for cells of which several run at once, width by width: at least that of the longest.
+    """Time for runs of which several go on at once, width by width: at least that of the longest.
 
     Args:
-        cells: what is to be trained, each with the steps that are done.
+        left: what is to be trained, each with the steps that are done.
         speeds: by width.
         corpus: the data.
-        jobs: cells at once, by width.
+        jobs: runs at once, by width.
     """
     total = 0.0
-    for dim in {cell.dim for cell in cells}:
+    for dim in {config.model.dim for config in left}:
         each = [
-            speeds[dim].seconds(cell.config, len(corpus.valid), done=done)
-            for cell, done in cells.items()
-            if cell.dim == dim
+            speeds[dim].seconds(config, len(corpus.valid), done=done)
+            for config, done in left.items()
+            if config.model.dim == dim
         ]
         total += max(max(each), sum(each) / min(jobs[dim], len(each)))
     return total
 
 
-def budget_of_minutes(
-    grid: GridConfig, corpus: Corpus, out: Path, *, minutes: float, jobs: Mapping[int, int], keep: bool
-) -> GridConfig:
-    """The grid with the equal token budget at which all of it takes about this long, in whole steps.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Budget:
+    """An entry of ``budgets.json``."""
 
-    A budget is kept in ``out/budgets.json`` and taken from there when the same grid is asked for again: another probe
-    would give another number, and train everything anew.
+    minutes: float
+    models: tuple[str, ...]
+    steps: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= 10**12:
+            raise InputError(f"steps is {self.steps}; it must be at least 1")
+
+
+def steps_in_minutes(
+    configs_of: Callable[[int], Sequence[TrainConfig]],
+    corpus: Corpus,
+    out: Path,
+    *,
+    minutes: float,
+    jobs: Mapping[int, int],
+    keep: bool,
+) -> int:
+    """The equal number of steps of each run at which all of a study takes about this long.
+
+    It is kept in ``out/budgets.json`` and taken from there when the same study is asked for again: another probe would
+    give another number, and train everything anew.
 
     Args:
-        grid: the cells; the budget of its protocol is not used.
+        configs_of: the study's runs at a number of steps.
         corpus: text to train on.
-        out: folder of the grid.
-        minutes: for all cells together.
+        out: folder of the study.
+        minutes: for all runs together.
         jobs: runs at once at each width.
         keep: whether to write the budget down, since training is to follow.
 
     Raises:
-        InputError: not even one step of each model fits.
+        InputError: not even one step of each model fits, or ``budgets.json`` is damaged.
     """
-    labels = [cell.label for cell in grid.cells()]
-    asked = json.dumps([minutes, labels, asdict(grid.base), corpus.digest], sort_keys=True)
+    configs = configs_of(1)
+    labels = tuple(map(label, configs))
+    asked = json.dumps([minutes, labels, [changed(config) for config in configs], corpus.digest], sort_keys=True)
     key = hashlib.sha256(asked.encode()).hexdigest()[:16]
     path = out / "budgets.json"
     kept = read_json(path) if path.is_file() else {}
     if key in kept:
-        return _with_steps(grid, kept[key]["steps"])
-    speeds = probe(grid, grid.widths, corpus, jobs=jobs)
+        return from_json(_Budget, kept[key], f"{path}: {key}").steps
+    for old in kept.values():  # Those of earlier versions have other keys.
+        budget = from_json(_Budget, old, str(path))
+        if (budget.minutes, budget.models) == (minutes, labels) and any(
+            cell_folder(config, corpus, out).exists() for config in configs_of(budget.steps)
+        ):
+            return budget.steps
+    speeds = probe(configs[0], sorted({config.model.dim for config in configs}), corpus, jobs=jobs)
 
     def seconds(steps: int) -> float:
-        return plan_seconds(dict.fromkeys(_with_steps(grid, steps).cells(), 0), speeds, corpus, jobs=jobs)
+        return plan_seconds(dict.fromkeys(configs_of(steps), 0), speeds, corpus, jobs=jobs)
 
-    one = seconds(1)
-    if 60 * minutes < one:
+    least = seconds(1)
+    if 60 * minutes < least:
         raise InputError(
             f"{minutes:g} minutes are too few for this grid: one step of each model and its validation take "
-            f"{one / 60:.1f}; give more, or fewer widths and shapes"
+            f"{least / 60:.1f}; give more, or fewer widths and shapes"
         )
-    steps = 1 + int((60 * minutes - one) / (seconds(2) - one))
+    steps = 1 + int((60 * minutes - least) / (seconds(2) - least))
     if keep:
         write_json(path, {**kept, key: {"minutes": minutes, "models": labels, "steps": steps}})
-    return _with_steps(grid, steps)
-
-
-def _with_steps(grid: GridConfig, steps: int) -> GridConfig:
-    return replace(grid, base=replace(grid.base, tokens=steps * grid.base.tokens_per_step))
+    return steps
 
 
 def training_bytes(config: TrainConfig) -> int:
@@ -147,28 +183,28 @@ HEADERS = ("model", "depth", "parameters", "MFLOPs", "memory", "time")
 
 
 def plan_rows(
-    cells: Sequence[Cell], missing: Mapping[Cell, int], speeds: Mapping[int, Speed], corpus: Corpus
+    configs: Sequence[TrainConfig], left: Mapping[TrainConfig, int], speeds: Mapping[int, Speed], corpus: Corpus
 ) -> list[tuple[str, ...]]:
-    """Each cell of a plan as texts, in the order of ``HEADERS``; those that are not missing are complete.
+    """Each run of a plan as texts, in the order of ``HEADERS``; those that are not in ``left`` are complete.
 
-    ``missing`` has the steps that are done of each: the time is that of the rest.
+    ``left`` has the steps that are done of each: the time is that of the rest.
     """
     rows = []
-    for cell in cells:
-        counts = count(cell.config.model)
-        time = "complete"
-        if cell in missing:
-            time = clock(speeds[cell.dim].seconds(cell.config, len(corpus.valid), done=missing[cell]))
-            if missing[cell]:
-                time += f" from step {missing[cell]:,} of {cell.config.steps:,}"
+    for config in configs:
+        counts = count(config.model)
+        time_left = "complete"
+        if config in left:
+            time_left = clock(speeds[config.model.dim].seconds(config, len(corpus.valid), done=left[config]))
+            if left[config]:
+                time_left += f" from step {left[config]:,} of {config.steps:,}"
         rows.append(
             (
-                cell.label,
-                str(cell.config.model.depth),
+                label(config),
+                str(config.model.depth),
                 f"{counts.parameters:,}",
                 f"{counts.flops / 1e6:.2f}",
-                f"{training_bytes(cell.config) / 1e6:,.0f} MB",
-                time,
+                f"{training_bytes(config) / 1e6:,.0f} MB",
+                time_left,
             )
         )
     return rows

@@ -1,77 +1,85 @@
-"""Gap closed: which part of the way from a shallow to a deep standard model a FraiLT model goes, story by story."""
+"""Gap closed: how much of the way from a shallow to a deep standard model a FraiLT model goes, and how sure that is."""
 
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from frailt.data.corpus import Corpus
-from frailt.evaluation.loss import Loss, token_losses
-from frailt.files import replacing
-from frailt.model.checkpoint import load_model
-from frailt.model.shape import Shape
-from frailt.paper.published import published_loss
+from frailt.statistics import resample
 
 CLOSE = 0.02
 """Losses that differ by less than this share count as equal: the paper says "catch up" of 1.6% and 1.7%."""
-RESAMPLES = 2000
-"""Draws of the bootstrap over validation stories."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gap:
+    """A gap closed."""
+
+    value: float | None
+    """(shallow - this) / (shallow - deep) in mean loss over ``seeds``; ``None`` where deep is not better."""
+    interval: tuple[float, ...] | None
+    """95% interval over validation stories and, where there are several, over seeds; ``None`` where deep is no better
+    than shallow in some draw."""
+    seeds: tuple[int, ...]
+    """Those that all three models were run with."""
+    chance: bool
+    """Whether deep and shallow differ by no more than chance makes of one model: then ``value`` means nothing."""
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return "-"
+        if self.chance:
+            return "chance"
+        interval = "" if self.interval is None else f" [{', '.join(f'{100 * end:.0f}' for end in self.interval)}]"
+        return f"{self.value:.0%}{interval}{', 1 seed' if len(self.seeds) == 1 else ''}"
 
 
 def gap_closed(
-    shallow: np.ndarray, own: np.ndarray, deep: np.ndarray
-) -> tuple[float | None, tuple[float, float] | None]:
-    """Which part of the way from a shallow to a deep standard model a FraiLT model goes, with a 95% interval.
+    shallow: Mapping[int, np.ndarray],
+    model: Mapping[int, np.ndarray],
+    deep: Mapping[int, np.ndarray],
+    *,
+    spread: float | None,
+) -> Gap | None:
+    """The gap that a model closes between its standard twins; ``None`` where the three have no seed in common.
 
     Args:
-        shallow, own, deep: nats of each validation story under each model.
-
-    Returns:
-        ``(shallow - own) / (shallow - deep)`` in mean loss, and its percentiles 2.5 and 97.5 when stories are drawn
-        anew with replacement, the same for all three models. ``None``s where deep is not better than shallow by
-        ``CLOSE``, since a part of so little is chance; the interval also where deep is no better in a draw.
+        shallow, model, deep: nats of each validation story by seed.
+        spread: nats over all stories by which seeds of one model differ (``seed_spread``). Unset where that was not
+            measured: then ``CLOSE`` of the loss stands for it.
     """
-    if deep.sum() > (1 - CLOSE) * shallow.sum():
-        return None, None
-    value = float((shallow.sum() - own.sum()) / (shallow.sum() - deep.sum()))
-    random, draws = np.random.default_rng(0), []
-    for _ in range(RESAMPLES):
-        weights = random.multinomial(len(own), np.full(len(own), 1 / len(own)))
-        # The three models share their tokens, so the mean loss's denominator cancels.
-        draws.append((weights @ (shallow - own), weights @ (shallow - deep)))
-    top, bottom = np.array(draws).T
-    if (bottom <= 0).any():
-        return value, None
-    low, high = np.percentile(top / bottom, [2.5, 97.5])
-    return value, (float(low), float(high))
-
-
-def published_gap(dim: int, shape: Shape) -> float | None:
-    """The gap closed that follows from the paper's tables 2 and 3."""
-    shallow, own, deep = (published_loss(dim, s) for s in (str(shape.blocks), str(shape), str(shape.depth)))
-    if shallow is None or own is None or deep is None or deep >= shallow:
+    seeds = tuple(sorted(shallow.keys() & model.keys() & deep.keys()))
+    if not seeds:
         return None
-    return (shallow - own) / (shallow - deep)
+    low, own, high = (np.stack([runs[seed] for seed in seeds]) for runs in (shallow, model, deep))
+    closed, whole = low - own, low - high
+    if whole.sum() <= 0:
+        return Gap(value=None, interval=None, seeds=seeds, chance=True)
+
+    def ratios(stories: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        # The models share their tokens, so the mean loss's denominator cancels.
+        top, bottom = (np.einsum("ws,ws->w", drawn, stories @ part.T) for part in (closed, whole))
+        return np.divide(top, bottom, out=np.full(len(top), np.nan), where=bottom > 0)
+
+    interval = resample((low.shape[1], len(seeds)), ratios, missing=0)
+    least = CLOSE * low.sum() / len(seeds) if spread is None else spread
+    chance = interval is None or whole.sum() / len(seeds) <= least
+    return Gap(value=float(closed.sum() / whole.sum()), interval=interval, seeds=seeds, chance=bool(chance))
 
 
-def story_nats(folder: Path, corpus: Corpus, device: torch.device) -> np.ndarray:
-    """Nats of each validation story under the model of a complete run: float64, one for each story.
+def seed_spread(models: Iterable[Iterable[float]]) -> float | None:
+    """The most by which runs of one model with different seeds differ; ``None`` where no model has several.
 
-    They are measured once and kept in the run folder. A story's targets are its own tokens; the BOS that opens a story
-    counts to it.
+    Args:
+        models: for each model, its losses, one for each seed.
     """
-    path = folder / "story_nats.npy"
-    if path.is_file():
-        return np.load(path, allow_pickle=False)
-    tokens = np.asarray(corpus.valid.tokens)
-    # Target i is token i + 1.
-    story = np.cumsum(tokens == corpus.manifest.bos)[1:] - 1
-    nats = np.bincount(story, weights=token_losses(load_model(folder).to(device), tokens))
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, nats, allow_pickle=False)
-    return nats
+    ranges = [max(losses) - min(losses) for losses in map(list, models) if len(losses) > 1]
+    return max(ranges, default=None)
 
 
-def stories_loss(nats: np.ndarray, corpus: Corpus) -> Loss:
-    """The loss over all validation stories from each one's."""
-    return Loss(nats=float(nats.sum()), tokens=len(corpus.valid) - 1, bytes=corpus.valid_bytes)
+CHANCE = (
+    "chance: the deep model is better than the shallow one by no more than seeds of one model differ "
+    f"(where only one seed was run: by less than {CLOSE:.0%}), and a share of so little means nothing. "
+    "1 seed: another seed could give another share. A dash: the deep model is not better."
+)
+"""The rule, for captions."""

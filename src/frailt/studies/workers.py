@@ -1,6 +1,6 @@
-"""Training the cells of a grid side by side.
+"""Training the runs of a study side by side.
 
-Every worker walks the same list of cells and trains those that nobody else is training: the lock of a run folder
+Every worker walks the same list of configs and trains those that nobody else is training: the lock of a run folder
 decides. So nothing is handed out, a second command on the same folder simply helps, and a killed one goes on where it
 stopped.
 """
@@ -11,54 +11,71 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import torch
 
+from frailt.configs import from_json
 from frailt.data.corpus import Corpus
 from frailt.errors import InputError
-from frailt.files import read_json, write_json
-from frailt.paper.grid import Cell
-from frailt.studies.gap import story_nats
+from frailt.files import BusyError, read_json, write_json, write_text
+from frailt.studies.cells import cell_folder
+from frailt.training.config import TrainConfig
 from frailt.training.device import choose_device
-from frailt.training.run_folder import BusyError, RunFolder
+from frailt.training.run_folder import RunFolder
 from frailt.training.trainer import train
 
 POLL_SECONDS = 1.0
 """Time between looks at the run folders."""
+LONGEST_REASON = 300
+"""Characters of an error's first line that are kept as the reason of a failure."""
+DEVICE_LOST = 70
+"""Exit status of a worker whose GPU answers no more: another process can use it again."""
 
 
-def work(cells: Sequence[Cell], data: Path, out: Path, stop: Callable[[], bool]) -> None:
-    """Train each cell that is neither complete nor being trained elsewhere.
+def work(configs: Sequence[TrainConfig], data: Path, out: Path, stop: Callable[[], bool]) -> None:
+    """Train each run that is neither complete, nor being trained elsewhere, nor failed (``clear_failures``).
 
-    A cell that fails leaves its reason beside its folder, and the next one follows.
+    A run that fails leaves its reason beside its folder, and the next one follows. Its traceback lies there too, where
+    the reason is none that is to be expected of training.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, or ``stop``; the cell at hand has saved its state.
+        KeyboardInterrupt: Ctrl-C, or ``stop``; the run at hand has saved its state.
+        SystemExit: the GPU answers no more; what it was at is marked as failed.
     """
     corpus = Corpus(data)
-    for cell in cells:
-        folder = cell.folder(out, corpus)
+    for config in configs:
+        folder = cell_folder(config, corpus, out)
         try:
-            if is_complete(folder) or _is_busy(folder):
-                continue
-            _failure_file(folder).unlink(missing_ok=True)
-            train(cell.config, corpus, folder, resume=True, stop=stop)
-            story_nats(folder, corpus, choose_device(cell.config.device))
+            if failure(folder) is None and not RunFolder(folder).is_complete and not _is_busy(folder):
+                train(config, corpus, folder, resume=True, stop=stop)
         except BusyError:
             continue
-        except (InputError, OSError, RuntimeError) as error:  # It has diverged, or memory or disk are full.
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            write_json(_failure_file(folder), {"reason": reason})
-            if torch.cuda.is_available():
+        except (InputError, OSError, MemoryError) as error:  # It has diverged, or memory or disk are full.
+            _fail(folder, str(error).strip() or type(error).__name__)
+        except Exception as error:  # Recorded whole, since the other runs are worth going on with.
+            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+                _fail(folder, "out of memory; lower --batch, or run fewer jobs at once")
+            else:
+                path = folder.with_name(f"{folder.name}.failed.txt")
+                write_text(path, traceback.format_exc())
+                _fail(folder, f"{type(error).__name__}: {str(error).strip()}", f"; traceback in {path}")
+        if torch.cuda.is_available():
+            try:
+                torch.cuda.synchronize()
                 torch.cuda.empty_cache()
+            except RuntimeError:  # After a failed assertion on it, every call fails in this process.
+                sys.exit(DEVICE_LOST)
 
 
 def _is_busy(folder: Path) -> bool:
-    """Whether another process trains this cell; asked before a model is made that would take a GPU's memory."""
+    """Whether another process trains this run; asked before a model is made that would take a GPU's memory."""
     run = RunFolder(folder)
     try:
         run.hold()
@@ -68,21 +85,28 @@ def _is_busy(folder: Path) -> bool:
     return False
 
 
-def is_complete(folder: Path) -> bool:
-    """Whether a cell is trained and measured."""
-    return (folder / "story_nats.npy").is_file() and RunFolder(folder).result is not None
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Failure:
+    reason: str
 
 
-def steps_done(cell: Cell, folder: Path) -> int:
-    """Training steps of a cell that need not be made again: those before the saved state that it goes on from."""
-    run = RunFolder(folder)
-    return run.saved if run.result is None else cell.config.steps
+def _fail(folder: Path, reason: str, more: str = "") -> None:
+    write_json(_failure_file(folder), {"reason": reason.splitlines()[0][:LONGEST_REASON] + more})
 
 
 def failure(folder: Path) -> str | None:
-    """Why a cell's last try failed, if it did."""
+    """Why a run's last try failed, if it did."""
     path = _failure_file(folder)
-    return read_json(path)["reason"] if path.is_file() else None
+    try:
+        return from_json(_Failure, read_json(path), str(path)).reason if path.is_file() else None
+    except InputError:
+        return f"{path} is damaged"
+
+
+def clear_failures(configs: Sequence[TrainConfig], corpus: Corpus, out: Path) -> None:
+    """Let runs that have failed be tried again."""
+    for config in configs:
+        _failure_file(cell_folder(config, corpus, out)).unlink(missing_ok=True)
 
 
 def _failure_file(folder: Path) -> Path:
@@ -90,7 +114,7 @@ def _failure_file(folder: Path) -> Path:
 
 
 def run_local(
-    cells: Sequence[Cell],
+    configs: Sequence[TrainConfig],
     data: Path,
     out: Path,
     *,
@@ -98,12 +122,12 @@ def run_local(
     deadline: float | None = None,
     look: Callable[[], None] = lambda: None,
 ) -> bool:
-    """Train cells in processes on this machine, width by width.
+    """Train runs in processes on this machine, width by width.
 
     Args:
-        cells: in the order in which they shall start.
+        configs: in the order in which they shall start.
         data: prepared data.
-        out: folder of the grid.
+        out: folder of the study.
         jobs: processes at once; unset: ``jobs_at(width)``.
         deadline: value of ``time.monotonic()`` at which all save their state and stop.
         look: called about each second.
@@ -118,29 +142,35 @@ def run_local(
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
     # A width at a time: its models fill the device equally, and a worker compiles its block once for all of them.
-    for dim in dict.fromkeys(cell.dim for cell in cells):
+    for dim in dict.fromkeys(config.model.dim for config in configs):
         if deadline is not None and time.monotonic() > deadline:
             return False
-        own = [cell for cell in cells if cell.dim == dim]
-        device = choose_device(own[0].config.device)
+        own = [config for config in configs if config.model.dim == dim]
+        device = choose_device(own[0].device)
         count = min(jobs or jobs_at(dim, device), len(own))
-        workers = [
-            context.Process(target=_worker, args=(own, data, out, stop, os.getpid(), number)) for number in range(count)
-        ]
-        try:
+
+        def start(number: int, own: Sequence[TrainConfig] = own, count: int = count) -> BaseProcess:
+            worker = context.Process(target=_worker, args=(own, data, out, stop, os.getpid(), number))
             with _environment(threads_at(count)):
-                for worker in workers:
-                    worker.start()
+                worker.start()
+            return worker
+
+        workers: list[BaseProcess] = []
+        try:
+            for number in range(count):
+                workers.append(start(number))
             while alive := [worker for worker in workers if worker.is_alive()]:
                 if deadline is not None and time.monotonic() > deadline:
                     stop.set()
                 look()
                 alive[0].join(POLL_SECONDS)
+                for number, worker in enumerate(workers):
+                    if worker.exitcode == DEVICE_LOST and not stop.is_set():
+                        workers[number] = start(number)
         except BaseException:
             stop.set()
             for worker in workers:
-                if worker.pid is not None:
-                    worker.join()
+                worker.join()
             raise
         if stop.is_set():
             return False
@@ -174,8 +204,8 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _worker(cells: Sequence[Cell], data: Path, out: Path, stop: Event, parent: int, number: int) -> None:
-    if choose_device(cells[0].config.device).type == "cuda":
+def _worker(configs: Sequence[TrainConfig], data: Path, out: Path, stop: Event, parent: int, number: int) -> None:
+    if choose_device(configs[0].device).type == "cuda":
         torch.cuda.set_device(number % torch.cuda.device_count())
 
     def over() -> bool:
@@ -183,7 +213,7 @@ def _worker(cells: Sequence[Cell], data: Path, out: Path, stop: Event, parent: i
         return stop.is_set() or os.getppid() != parent
 
     try:
-        work(cells, data, out, over)
+        work(configs, data, out, over)
     except KeyboardInterrupt:
         if not over():  # Somebody ended this worker alone; all it has is saved.
             sys.exit(128 + signal.SIGTERM)

@@ -1,0 +1,126 @@
+"""The runs of a study: how a folder is named by what is trained in it, and what the runs in a folder are.
+
+A study is any list of ``TrainConfig``. Each has a folder of its own in ``OUT/runs``, so studies with other settings or
+other data can share ``OUT``, and nothing is ever trained over.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from frailt.configs import changed
+from frailt.data.corpus import Corpus
+from frailt.errors import InputError
+from frailt.evaluation.loss import Loss
+from frailt.model.counts import count
+from frailt.model.variant import Variant
+from frailt.training.config import TrainConfig
+from frailt.training.run_folder import INCIDENTAL, RunFolder
+
+
+def label(config: TrainConfig) -> str:
+    """A run's name for people and files, from width, model and seed: ``d64-1x8-none-s0``."""
+    return f"d{config.model.dim}-{Variant.of(config.model).slug}-s{config.seed}"
+
+
+def training_flops(config: TrainConfig) -> int:
+    """Forward FLOPs of all training tokens: what a run costs beside others."""
+    return count(config.model).flops * config.steps * config.tokens_per_step
+
+
+def same_run(a: TrainConfig, b: TrainConfig) -> bool:
+    """Whether two configs train the same: all but how often to save, and where to compute, is equal."""
+    return replace(a, **{name: getattr(b, name) for name in INCIDENTAL}) == b
+
+
+def cell_folder(config: TrainConfig, corpus: Corpus, out: Path) -> Path:
+    """The run folder of a config in a study's folder ``out``.
+
+    Its name ends in a hash of the data and of the settings that differ from their defaults, so that a setting which a
+    later version adds changes no name. A folder that an earlier version named by another rule is still taken where its
+    record has this config.
+    """
+    settings = {name: value for name, value in changed(config).items() if name not in INCIDENTAL}
+    content = json.dumps([settings, corpus.digest], sort_keys=True)
+    name = label(config)
+    path = out / "runs" / f"{name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    if not path.exists():
+        for record in sorted(path.parent.glob(f"{name}-*/run.json")):
+            try:
+                if same_run(config, RunFolder(record.parent).config()) and trained_on(record.parent, corpus):
+                    return record.parent
+            except (InputError, OSError):
+                continue  # Nothing that can be gone on with.
+    return path
+
+
+def trained_on(folder: Path, corpus: Corpus) -> bool:
+    """Whether a run's record names this data."""
+    data = RunFolder(folder).record().get("data")
+    return isinstance(data, dict) and all(data.get(side) == digest for side, digest in corpus.digest.items())
+
+
+def steps_done(config: TrainConfig, folder: Path) -> int:
+    """Training steps of a run that need not be made again: those before the saved state that it goes on from."""
+    run = RunFolder(folder)
+    return run.saved if run.result is None else config.steps
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompleteRun:
+    """A run that is trained to its end."""
+
+    folder: Path
+    config: TrainConfig
+    loss: Loss
+    stories: np.ndarray
+    """Nats of each validation story."""
+    curve: list[tuple[int, float]]
+    """Training tokens and validation loss along the run."""
+    provenance: dict[str, Any]
+    """Versions, commit, machine and precision that trained it."""
+
+
+def complete_runs(
+    out: Path, corpus: Corpus, wanted: Callable[[TrainConfig], bool]
+) -> tuple[list[CompleteRun], dict[str, str]]:
+    """The complete runs in ``out/runs`` that were trained on this data, by name, and those that cannot be read.
+
+    Args:
+        out: folder of a study.
+        corpus: the data; runs on other data are none of the study's.
+        wanted: whether a config is of the study.
+
+    Returns:
+        The runs, and reasons by the folder name of each run that is left out since it is damaged.
+    """
+    stories = max(1, int(np.count_nonzero(np.asarray(corpus.valid.tokens) == corpus.manifest.bos)))
+    runs, damaged = [], {}
+    for path in sorted((out / "runs").glob("*/run.json")):
+        run = RunFolder(path.parent)
+        try:
+            config = run.config()
+            if not (trained_on(run.path, corpus) and wanted(config) and run.is_complete):
+                continue
+            nats = run.story_nats()
+            if len(nats) != stories:
+                raise InputError(f"{run.path} has losses of {len(nats)} stories, and the data has {stories}")
+            record = {key: value for key, value in run.record().items() if key not in ("config", "data")}
+            runs.append(
+                CompleteRun(
+                    folder=run.path,
+                    config=config,
+                    loss=Loss(nats=float(nats.sum()), tokens=len(corpus.valid) - 1, bytes=corpus.valid_bytes),
+                    stories=nats,
+                    curve=[(m["tokens"], m["valid_loss"]) for m in run.metrics() if "valid_loss" in m],
+                    provenance={**record, "precision": run.precision},
+                )
+            )
+        except (InputError, OSError) as error:
+            damaged[run.path.name] = str(error)
+    return runs, damaged
