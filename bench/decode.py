@@ -26,7 +26,7 @@ from machine import machine
 from peers import ATTENTION, Side, Step, compiler, llama2c, llama_cpp, transformers
 from random_model import random_model
 
-from frailt.export.gguf import Precision
+from frailt.export.gguf import TYPES
 from frailt.export.plain_llama import plain_llama
 from frailt.files import write_json
 from frailt.inference.cpu.decoder import CompiledDecoder
@@ -121,8 +121,7 @@ def make_sides(dim: int, threads: int | None, folder: Path, *, context: int, sou
     sides |= {"transformers sdpa": transformers(llama, static=False)}
     sides |= {"transformers sdpa static": transformers(llama, static=True)}
     if find_spec("llama_cpp"):
-        precisions: tuple[Precision, ...] = ("F32", "BF16", "Q8_0")
-        sides |= {f"llama.cpp {p}": llama_cpp(llama, p, threads or cores(), folder) for p in precisions}
+        sides |= {f"llama.cpp {name}": llama_cpp(llama, w, threads or cores(), folder) for w, name in TYPES.items()}
     if sources:
         programs = [file for file in (sources / "run.c", sources / "runq.c") if file.is_file()]
         sides |= {f"llama2.c {file.stem}": llama2c(llama, file, threads or cores(), folder) for file in programs}

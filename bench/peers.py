@@ -62,11 +62,11 @@ def transformers(llama: PlainLlama, *, static: bool) -> Side:
     return begin
 
 
-def llama_cpp(llama: PlainLlama, precision: gguf.Precision, threads: int, folder: Path) -> Side:
+def llama_cpp(llama: PlainLlama, weights: gguf.Rounding, threads: int, folder: Path) -> Side:
     from llama_cpp import Llama, llama_get_logits_ith
 
-    file = folder / f"{precision}-{llama.config.dim}.gguf"
-    gguf.save_gguf(llama, empty_tokenizer(llama.config.vocab_size), file, precision=precision)
+    file = folder / f"{weights}-{llama.config.dim}.gguf"
+    gguf.save_gguf(llama, empty_tokenizer(llama.config.vocab_size), file, weights=weights)
     context = llama.config.context
     model = Llama(str(file), n_ctx=context, n_threads=threads, n_threads_batch=threads, verbose=False)
     file.unlink()

@@ -131,7 +131,7 @@ OPTIONS = {
     "judge base-url judge-temperature concurrency timeout max-calls",
     "plan": "shape dim heads kv-heads hidden-dim multiple-of vocab-size context encoding no-tied rope-theta norm-eps",
     "info": "",
-    "export": "to out tokenizer passes",
+    "export": "to out tokenizer passes weights",
 }
 REQUIRED = {"prepare": 1, "evaluate": 2, "info": 1, "export": 3}
 
@@ -251,6 +251,9 @@ BAD = [
     ("export runs/mine --to onnx --out x", r"--to 'onnx' is not one of transformers, gguf"),
     ("export runs/mine --to gguf --out x --passes 0", r"passes 0 do not fit shape 1\^3"),
     ("export runs/mine --to gguf", r"--out must be given; see"),
+    ("export runs/mine --to gguf --out x --passes 99999999", r"passes 99999999 make shape 1\^3 deeper than \d+ blocks"),
+    ("story --model runs/mine --passes 99999999", r"passes 99999999 make shape 1\^3 deeper than \d+ blocks"),
+    ("export runs/mine --to transformers --out x --weights int8", r"--weights is for gguf; leave it out"),
     # Files
     ("export nowhere --to gguf --out x", r"nowhere holds no model"),
     ("export runs/mine --to gguf --out held-out.txt", r"held-out.txt exists already; choose another --out"),
@@ -384,7 +387,7 @@ def test_export_says_what_it_wrote(run: Run, home: Path, tmp_path: Path) -> None
     for to in ("transformers", "gguf"):
         status, out, err = run("export", "runs/mine", "--to", to, "--out", str(tmp_path / to))
         assert (status, err) == (0, "")
-        assert re.fullmatch(rf".*/{to}: shape 1\^3 as a Llama of 3 layers, 0.\d\d MB in float32\n", out), out
+        assert re.fullmatch(rf".*/{to}: shape 1\^3 as a Llama of 3 layers, 0.\d\d MB, float32\n", out), out
     more = run("export", "runs/mine", "--to", "gguf", "--out", str(tmp_path / "more"), "--passes", "5")[1]
     assert "as a Llama of 5 layers" in more
     assert (tmp_path / "gguf").is_file()

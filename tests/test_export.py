@@ -1,5 +1,6 @@
 """Exports against the programs that they are for: transformers, and llama.cpp where its Python package is installed."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 from test_inference import TEXT, TOKENIZER
 
 from frailt.errors import InputError
-from frailt.export.gguf import Precision, save_gguf
+from frailt.export.gguf import Rounding, save_gguf
 from frailt.export.plain_llama import PlainLlama, plain_llama
-from frailt.export.transformers import save_transformers, tensors
+from frailt.export.transformers import FILES, save_transformers, tensors
 from frailt.inference.sampling import Sampling
 from frailt.inference.torch_decoder import TorchStoryteller
 from frailt.model.frailt import FraiLT
@@ -104,7 +105,93 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "mine").read_text() == "mine"
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_transformers_pads_a_batch(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    _, llama = made("1^3", {})
+    save_transformers(llama, TOKENIZER, tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    texts = ["Lily", "Lily and Ben saw a big red ball."]
+    both = tokenizer(texts, padding=True, return_tensors="pt")
+    assert both.attention_mask[0].tolist() == sorted(both.attention_mask[0].tolist()), "padding is in front"
+    with torch.inference_mode():
+        logits = model(**both).logits[:, -1]
+        for row, text in enumerate(texts):
+            alone = model(**tokenizer(text, return_tensors="pt")).logits[0, -1]
+            torch.testing.assert_close(logits[row], alone, rtol=0, atol=1e-4)
+
+
+def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
+    _, llama = made("1^2", {})
+    (tmp_path / "out").mkdir()
+    before = (tmp_path / "out").stat().st_ino
+    save_transformers(llama, TOKENIZER, tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(FILES)
+    assert (tmp_path / "out").stat().st_ino == before, "it may be a mount, which cannot be replaced"
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_full_disk_leaves_nothing(exists: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, llama = made("1^2", {})
+    out = tmp_path / "out"
+    if exists:
+        out.mkdir()
+
+    def fill(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", fill)
+        with pytest.raises(OSError, match="No space left") as caught:
+            save_transformers(llama, TOKENIZER, out)
+    assert str(caught.value.filename).startswith(str(out))
+    assert [*tmp_path.rglob("*")] == [out] * exists
+    save_transformers(llama, TOKENIZER, out)
+
+
+def test_what_a_kill_left_is_written_over(tmp_path: Path) -> None:
+    _, llama = made("1^2", {})
+    out = tmp_path / "out"
+    save_transformers(llama, TOKENIZER, out)
+    whole = {path.name: path.read_bytes() for path in out.iterdir()}
+    (out / "config.json").unlink()
+    (out / ".config.json.0123.tmp").write_text("{")
+    (out / "model.safetensors").write_bytes(b"half")
+    save_transformers(llama, TOKENIZER, out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
+
+
 # --- GGUF ---
+
+
+def test_a_full_disk_names_the_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gguf = pytest.importorskip("gguf")
+    _, llama = made("1^2", {})
+
+    def fill(*_: object, **__: object) -> None:
+        raise OSError("16384 requested and 5656 written")
+
+    monkeypatch.setattr(gguf.GGUFWriter, "write_tensors_to_file", fill)
+    with pytest.raises(OSError, match="No space left") as caught:
+        save_gguf(llama, TOKENIZER, tmp_path / "model.gguf")
+    assert caught.value.filename == str(tmp_path / "model.gguf")
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(("weights", "kind"), [("float32", "F32"), ("bfloat16", "BF16"), ("int8", "Q8_0")])
+def test_matrices_are_of_the_type_asked_for(weights: Rounding, kind: str, tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    _, llama = made("1^2", {})
+    save_gguf(llama, TOKENIZER, tmp_path / "model.gguf", weights=weights)
+    tensors = gguf.GGUFReader(tmp_path / "model.gguf").tensors
+    found = {tensor.tensor_type.name for tensor in tensors if len(tensor.shape) == 2 and tensor.shape[0] % 32 == 0}
+    assert found == {kind}
+    [query] = [tensor for tensor in tensors if tensor.name == "blk.0.attn_q.weight"]
+    expected = neighbours_from_halves(llama.layers[0]["attention.wq.weight"], 8)
+    stored = gguf.quants.dequantize(query.data, query.tensor_type)
+    np.testing.assert_allclose(stored, expected, rtol=0, atol={"float32": 0, "bfloat16": 0.005, "int8": 0.01}[weights])
 
 
 def test_rows_move_there_and_back() -> None:
@@ -152,11 +239,11 @@ def test_llama_cpp_computes_the_same(
     assert (other.argmax(1) == own.argmax(1)).all()
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("BF16", 0.05), ("Q8_0", 0.1)])
+@pytest.mark.parametrize(("weights", "tolerance"), [("bfloat16", 0.05), ("int8", 0.1)])
 @pytest.mark.filterwarnings("ignore")
-def test_llama_cpp_reads_rounded_weights(precision: Precision, tolerance: float, tmp_path: Path) -> None:
+def test_llama_cpp_reads_rounded_weights(weights: Rounding, tolerance: float, tmp_path: Path) -> None:
     model, llama = made("1^3", {})
-    save_gguf(llama, TOKENIZER, tmp_path / "model.gguf", precision=precision)
+    save_gguf(llama, TOKENIZER, tmp_path / "model.gguf", weights=weights)
     tokens = random_tokens(20, vocab_size=VOCAB)
     own = model(tokens[None]).logits[0].detach().numpy()
     assert np.abs(llama_cpp_scores(tmp_path / "model.gguf", tokens.tolist()) - own).mean() < tolerance * own.std()

@@ -1,5 +1,6 @@
 """The command line: find the command, run it, say in one line what went wrong."""
 
+import io
 import os
 import sys
 import tempfile
@@ -87,8 +88,8 @@ def _open_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-        elif name == "stdout":
-            sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+        elif name == "stdout" and isinstance(sys.stdout, io.TextIOWrapper):  # Notebooks have streams of their own.
+            sys.stdout.reconfigure(errors="replace")
 
 
 def _say(message: str, status: int) -> int:

@@ -1,11 +1,12 @@
 """Files: written so that a reader, or a crash, never meets half of one; read so that a damaged one is named."""
 
+import errno
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +45,6 @@ def hold(path: Path, message: str) -> filelock.BaseFileLock:
     return lock
 
 
-def _umask() -> int:
-    # There is no way to read it but to set it; at import, no other thread writes files yet.
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
-FILE_MODE = 0o666 & ~_umask()
-"""The mode that an ordinary open() gives; a temporary file's is private."""
-
-
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it becomes ``path`` in one step.
@@ -67,13 +57,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.tmp")
+        # As open() makes it, so its mode needs no chmod, which some mounts refuse. Nobody else's file is opened.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         try:
             yield temporary
-            with suppress(OSError):  # Some mounts know no modes.
-                temporary.chmod(FILE_MODE)
             with temporary.open("r+b") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -83,11 +71,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """An error of the system within is told with the name of ``path``."""
+    """An error of the system within that names no file, or a temporary one, is raised with the name of ``path``."""
     try:
         yield
     except OSError as error:
-        if error.errno is not None:
+        if error.errno is None:  # NumPy's, of a write that stopped half-way.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        if error.filename is None or str(error.filename).endswith(".tmp"):
             error.filename, error.filename2 = str(path), None
         raise
 

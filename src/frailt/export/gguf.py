@@ -12,7 +12,9 @@ from frailt.export.plain_llama import Array, PlainLlama
 from frailt.files import replacing
 from frailt.model.llama2c import neighbours_from_halves
 
-Precision = Literal["F32", "BF16", "Q8_0"]
+Rounding = Literal["float32", "bfloat16", "int8"]
+TYPES: dict[Rounding, str] = {"float32": "F32", "bfloat16": "BF16", "int8": "Q8_0"}
+"""Their names in GGUF. Q8_0 is blocks of 32 numbers with a scale each."""
 
 NAMES = {
     "attention_norm": "attn_norm",
@@ -28,14 +30,14 @@ NAMES = {
 """Names there by names here."""
 
 
-def save_gguf(llama: PlainLlama, tokenizer: Tokenizer, path: Path, *, precision: Precision = "F32") -> None:
+def save_gguf(llama: PlainLlama, tokenizer: Tokenizer, path: Path, *, weights: Rounding = "float32") -> None:
     """Write weights and tokenizer, in one step.
 
     Args:
         llama: the model.
         tokenizer: its tokenizer.
         path: the file.
-        precision: of the matrices; norms and biases stay in float32. Q8_0 needs rows of a multiple of 32 numbers;
+        weights: type of the matrices; norms and biases stay in float32. int8 needs rows of a multiple of 32 numbers;
             matrices with others stay in float32 too.
 
     Raises:
@@ -47,21 +49,23 @@ def save_gguf(llama: PlainLlama, tokenizer: Tokenizer, path: Path, *, precision:
         import gguf
     except ImportError:
         raise InputError("GGUF needs the package gguf: pip install 'frailt[gguf]'") from None
-    kind = gguf.GGMLQuantizationType[precision]
+    kind = gguf.GGMLQuantizationType[TYPES[weights]]
+    block = gguf.GGML_QUANT_SIZES[kind][0]
     with replacing(path) as temporary:
         writer = gguf.GGUFWriter(temporary, "llama")
         _describe(writer, llama)
         _add_tokenizer(writer, tokenizer)
         for name, array in tensors(llama).items():
-            block = gguf.GGML_QUANT_SIZES[kind][0]
-            if array.ndim == 2 and array.shape[1] % block == 0 and precision != "F32":
+            if array.ndim == 2 and array.shape[1] % block == 0 and weights != "float32":
                 writer.add_tensor(name, gguf.quants.quantize(array, kind), raw_dtype=kind)
             else:
                 writer.add_tensor(name, array)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+        try:
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+        finally:
+            writer.close()
 
 
 def tensors(llama: PlainLlama) -> dict[str, Array]:

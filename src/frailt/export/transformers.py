@@ -10,7 +10,7 @@ from frailt.data.bpe import BOS, EOS, FIXED
 from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
 from frailt.export.plain_llama import Array, PlainLlama
-from frailt.files import read_json, write_bytes, write_json
+from frailt.files import read_json, remove_leftovers, write_bytes, write_json
 
 NAMES = {
     "attention_norm": "input_layernorm",
@@ -23,27 +23,48 @@ NAMES = {
 """Names there by names here. Rotary pairs lie half a head apart in both, so no rows move."""
 
 
+FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "model.safetensors", "config.json")
+"""In the order of writing: without the last one, a folder is what an interrupted export left."""
+
+
 def save_transformers(llama: PlainLlama, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write config, weights in float32 and tokenizer.
+    """Write config, weights in float32 and tokenizer. The folder may exist if it is empty, as a mounted one is.
 
     Raises:
         InputError: there is something at ``folder`` already.
+        OSError: the disk is full or cannot be written; nothing is left behind.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists already; choose another --out")
-    tokenizer.save(folder / "tokenizer.json")
+    if folder.exists():
+        names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
+        leftovers = set() if FILES[-1] in names else {*FILES[:-1], *(name for name in names if name.endswith(".tmp"))}
+        if names - leftovers:
+            raise InputError(f"{folder} exists already; choose another --out")
+        remove_leftovers(folder)
+    new = not folder.exists()
+    try:
+        _write(llama, tokenizer, folder)
+    except BaseException:
+        for name in FILES:
+            (folder / name).unlink(missing_ok=True)
+        if new and folder.exists():
+            folder.rmdir()
+        raise
+
+
+def _write(llama: PlainLlama, tokenizer: Tokenizer, folder: Path) -> None:
+    tokenizer.save(folder / FILES[0])
     # Texts get a BOS in front, as every story had in training.
-    with_bos = read_json(folder / "tokenizer.json") | {"post_processor": _template(FIXED[1], BOS)}
-    write_json(folder / "tokenizer.json", with_bos)
-    special = {"unk_token": FIXED[0], "bos_token": FIXED[1], "eos_token": FIXED[2]}
+    with_bos = read_json(folder / FILES[0]) | {"post_processor": _template(FIXED[BOS], BOS)}
+    write_json(folder / FILES[0], with_bos)
+    special = {"unk_token": FIXED[0], "bos_token": FIXED[BOS], "eos_token": FIXED[EOS]}
+    # Batches are filled up in front, where a decoder does not go on writing, with a token that no story holds.
+    padding = {"pad_token": FIXED[EOS], "padding_side": "left"}
     longest = {"model_max_length": llama.config.context, "clean_up_tokenization_spaces": False}
-    kind = {"tokenizer_class": "PreTrainedTokenizerFast"}
-    write_json(folder / "tokenizer_config.json", kind | special | longest)
-    write_json(folder / "config.json", llama_config(llama))
+    write_json(folder / FILES[1], {"tokenizer_class": "PreTrainedTokenizerFast", **special, **padding, **longest})
     # A story ends where the next begins, so BOS ends it too.
-    ends = {"bos_token_id": BOS, "eos_token_id": [EOS, BOS]}
-    write_json(folder / "generation_config.json", ends)
-    write_bytes(folder / "model.safetensors", save(tensors(llama), metadata={"format": "pt"}))
+    write_json(folder / FILES[2], {"bos_token_id": BOS, "eos_token_id": [EOS, BOS], "pad_token_id": EOS})
+    write_bytes(folder / FILES[3], save(tensors(llama), metadata={"format": "pt"}))
+    write_json(folder / FILES[4], llama_config(llama))
 
 
 def llama_config(llama: PlainLlama) -> dict[str, Any]:
@@ -71,6 +92,7 @@ def llama_config(llama: PlainLlama) -> dict[str, Any]:
         "vocab_size": config.vocab_size,
         "bos_token_id": BOS,
         "eos_token_id": EOS,
+        "pad_token_id": EOS,
     }
 
 

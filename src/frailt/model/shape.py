@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 
-from frailt.errors import InputError
+from frailt.errors import InputError, excerpt
 
 _TERM = re.compile(r"(?:\((?P<loop>[1-9]\d*)\)|(?P<blocks>[1-9]\d*))(?:\^(?P<passes>[1-9]\d*))?", re.ASCII)
 _LIMIT = 1024
@@ -117,7 +117,7 @@ class Shape:
             iterations: ``None`` for the shape's own, an int for every group with M > 1, a tuple for each group.
 
         Raises:
-            InputError: a count below 1, or a tuple of another length than the groups.
+            InputError: a count below 1, too many, or a tuple of another length than the groups.
         """
         if iterations is None:
             return tuple(group.iterations for group in self.groups)
@@ -127,7 +127,9 @@ class Shape:
             chosen = tuple(iterations)
         if len(chosen) != len(self.groups) or min(chosen) < 1:
             raise InputError(
-                f"passes {iterations!r} do not fit shape {self}: give one count of at least 1, "
+                f"passes {excerpt(iterations)} do not fit shape {self}: give one count of at least 1, "
                 f"or one for each of its {len(self.groups)} groups"
             )
+        if sum(group.blocks * count for group, count in zip(self.groups, chosen, strict=True)) > _LIMIT:
+            raise InputError(f"passes {excerpt(iterations)} make shape {self} deeper than {_LIMIT} blocks; use fewer")
         return chosen
