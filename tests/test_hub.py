@@ -114,6 +114,10 @@ def test_no_network_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "refused" in refused("http://127.0.0.1:9", tmp_path).lower()
 
 
+def test_an_address_that_is_none_says_how_to_go_on(tmp_path: Path) -> None:
+    assert "port" in refused("http://x:y", tmp_path)
+
+
 def test_without_network_the_cache_is_enough(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = fetch("v1", endpoint=server.endpoint, cache=tmp_path)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)

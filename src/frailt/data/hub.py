@@ -1,11 +1,13 @@
 """TinyStories from the Hugging Face Hub."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
 
-from frailt.errors import InputError
+from frailt.errors import InputError, excerpt
 
 DATASET = "roneneldan/TinyStories"
 FILES = {
@@ -13,6 +15,11 @@ FILES = {
     "v2": ("TinyStoriesV2-GPT4-train.txt", "TinyStoriesV2-GPT4-valid.txt"),
 }
 """Training and validation file of each version; about 2 GB together."""
+
+_HTTP = import_module(HfHubHTTPError.__bases__[0].__module__)
+"""The HTTP client of this version of huggingface_hub: httpx or its successor."""
+_REFUSALS = (OSError, ValueError, ImportError, RuntimeError, _HTTP.HTTPError, _HTTP.InvalidURL)
+"""What a download ends with. ImportError is of a proxy that needs another package, RuntimeError of hf_xet."""
 
 
 def fetch(version: Literal["v1", "v2"], *, endpoint: str | None = None, cache: Path | None = None) -> tuple[Path, Path]:
@@ -32,16 +39,14 @@ def fetch(version: Literal["v1", "v2"], *, endpoint: str | None = None, cache: P
 def _download(name: str, endpoint: str | None, cache: Path | None) -> Path:
     try:
         return Path(hf_hub_download(DATASET, name, repo_type="dataset", endpoint=endpoint, cache_dir=cache))
-    except Exception as error:
-        # What a broken connection raises differs between versions of the library and of what it
-        # stands on; only an error of the disk says something else.
-        if isinstance(error, OSError) and error.errno is not None:
+    except _REFUSALS as error:
+        if isinstance(error, OSError) and error.errno is not None:  # Of the disk.
             raise
-        first = error
-        while first.__cause__:
-            first = first.__cause__
-        reason = (str(first).strip() or type(first).__name__).splitlines()[0]
+        cause: BaseException = error
+        while cause.__cause__:
+            cause = cause.__cause__
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         raise InputError(
-            f"{name} could not be downloaded ({reason}); get it by hand from the dataset {DATASET} and "
+            f"{name} could not be downloaded ({excerpt(reason)}); get it by hand from the dataset {DATASET} and "
             "name the files with --text and --valid"
         ) from error

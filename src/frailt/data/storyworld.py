@@ -61,8 +61,8 @@ class Story:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """Something that a story decides, with the answers that it could have had."""
+class Probe:
+    """A question in a story's own words: its prompt is the story up to the word that is asked for."""
 
     prompt: str
     answer: str
@@ -70,6 +70,7 @@ class Question:
     """Wrong answers that the story mentions as well."""
     kind: str
     """What the answer is: "name", "thing", "look", "place" or "spot"."""
+    story: Story
 
     def check(self, completion: str) -> bool | None:
         """Read the first word of a completion, after small words such as "at the".
@@ -77,18 +78,11 @@ class Question:
         Returns:
             True for the answer, False for any other word of its kind, None for a word that says neither.
         """
-        found = re.match(r"[\s\"]*(?:(?:at|in|on|the|a|an)\s+)*([a-z]+)", completion, re.IGNORECASE)
-        word = found[1].lower() if found else ""
+        match = re.match(r"[\s\"]*(?:(?:at|in|on|the|a|an)\s+)*([a-z]+)", completion, re.IGNORECASE)
+        word = match[1].lower() if match else ""
         if word == self.answer.lower():
             return True
         return False if word in _known(self.kind) else None
-
-
-@dataclass(frozen=True, slots=True)
-class Probe(Question):
-    """A question in a story's own words: its prompt is the story up to the word that is asked for."""
-
-    story: Story
 
 
 def stories(count: int, *, seed: int = 0) -> Iterator[Story]:
@@ -114,22 +108,6 @@ def probes_of(story: Story) -> list[Probe]:
         if others:
             found.append(Probe(prompt, answer, tuple(others), kind, story))
     return found
-
-
-def questions(story: Story) -> list[Question]:
-    """Ask who has each thing, whose it is and where each character is, when the story is over."""
-    facts = story.facts
-    holders = {thing: name for thing, name in facts.holder.items() if name}
-    asked = [
-        ("name", "Who has the {}?", holders, facts.place),
-        ("name", "Whose is the {}?", facts.owner, facts.place),
-        ("place", "Where is {}?", facts.place, facts.place.values()),
-    ]
-    return [
-        Question(prompt.format(about), answer, tuple(sorted({*others} - {answer})), kind)
-        for kind, prompt, answers, others in asked
-        for about, answer in answers.items()
-    ]
 
 
 _WORD = re.compile("[A-Za-z]+")

@@ -142,7 +142,7 @@ def perplexity(reference: TorchStoryteller, written: Sequence[Completion]) -> Me
         # Where the two part: the last piece of a beginning may reach into the completion.
         start = next((i for i, (a, b) in enumerate(zip(given, whole, strict=False)) if a != b), len(given))
         if start < len(whole):
-            losses = token_losses(reference.model, np.array(whole, dtype=np.uint16))[start - 1 :]
+            losses = token_losses(reference.model, np.array(whole))[start - 1 :]
             nats[one.beginning] += float(losses.sum())
             tokens[one.beginning] += len(losses)
     sums, counts = np.array(list(nats.values())), np.array(list(tokens.values()))
