@@ -91,6 +91,19 @@ def edited(**changes: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
         (edited(kv_heads=1.5), "kv_heads"),
         (edited(tied="no"), "tied"),
         (edited(encoding=["none"]), "encoding"),
+        (edited(context=10**13), "context is 10000000000000; it must be between 1 and 1048576"),
+        (edited(context=10_000_000), "context"),
+        (edited(context=10**300), "context"),
+        (edited(vocab_size=10**9), "vocab_size"),
+        (edited(dim=2**40), "dim"),
+        (edited(hidden_dim=2**40), "hidden_dim"),
+        (edited(shape="1024", dim=2**20), "needs terabytes of memory"),
+        (edited(shape="1^1024", context=2**20, dim=2**12), "needs terabytes of memory"),
+        (edited(rope_theta=1e300), "rope_theta is 1e+300"),
+        (edited(rope_theta=10**400), "rope_theta"),
+        (edited(norm_eps=1e-300), "norm_eps"),
+        (edited(norm_eps=10**400), "norm_eps"),
+        (edited(shape="1+" * 10**5 + "1"), "too long"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(
@@ -124,6 +137,82 @@ def test_wrong_weights_are_refused(tmp_path: Path) -> None:
     refused(tmp_path, "model.safetensors")
     save_file({"embedding.weight": torch.zeros(2, 2)}, file)
     refused(tmp_path, "lacks groups.0.blocks.0.attention.wk.weight")
+
+
+def test_a_git_lfs_pointer_is_named_as_such(tmp_path: Path) -> None:
+    save_model(tiny("1^2"), tmp_path)
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n"
+    (tmp_path / "model.safetensors").write_text(pointer)
+    refused(tmp_path, "Git LFS pointer", "git lfs pull")
+
+
+def test_whole_numbers_are_no_weights(tmp_path: Path) -> None:
+    save_model(tiny("1^2"), tmp_path)
+    file = tmp_path / "model.safetensors"
+    save_file({name: tensor.to(torch.int8) for name, tensor in load_file(file).items()}, file)
+    refused(tmp_path, "is of type I8; weights must be floating point numbers")
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
+def test_weights_of_any_float_are_read(kind: torch.dtype, tmp_path: Path) -> None:
+    save_model(tiny("1^2"), tmp_path)
+    file = tmp_path / "model.safetensors"
+    rounded = {name: tensor.to(kind) for name, tensor in load_file(file).items()}
+    save_file(rounded, file)
+    loaded = load_model(tmp_path)
+    assert {name: p.tolist() for name, p in loaded.named_parameters()} == {
+        name: tensor.float().tolist() for name, tensor in rounded.items()
+    }
+    assert all(p.dtype == torch.float32 for p in loaded.parameters())
+
+
+def test_loading_draws_no_random_numbers_and_gives_a_model_that_trains(tmp_path: Path) -> None:
+    save_model(tiny("1^2", encoding="sinusoidal"), tmp_path)
+    torch.manual_seed(0)
+    model = load_model(tmp_path)
+    drawn = torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.rand(1))
+    model(random_tokens(2, 9)).logits.sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def mutated(data: bytes, random: np.random.Generator) -> bytes:
+    """Damaged bytes: some changed, cut, repeated, or digits and quotes put in."""
+    damaged = bytearray(data)
+    for _ in range(random.integers(1, 4)):
+        at = int(random.integers(0, min(len(damaged), 2000)))
+        match random.integers(0, 4):
+            case 0:
+                damaged[at] = random.integers(0, 256)
+            case 1:
+                del damaged[at : at + int(random.integers(1, 9))]
+            case 2:
+                damaged[at:at] = random.choice([b"9" * 30, b"-1", b"[" * 3000, b'"', b"null", b"1e400", b"NaN", b"{}"])
+            case _:
+                damaged[at : at + 4] = struct.pack("<i", random.choice([0, -1, 1, 2**31 - 1, -(2**31), 65536]))
+        if not damaged:
+            break
+    return bytes(damaged)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "model.bin"])
+def test_damaged_files_are_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    save_model(tiny("1^2"), tmp_path)
+    file = tmp_path / name
+    if name == "model.bin":
+        llama2c_file(file, llama2c_weights(tied=True))
+    whole, random = file.read_bytes(), np.random.default_rng(0)
+    refusals = 0
+    for _ in range(200):
+        file.write_bytes(mutated(whole, random))
+        try:
+            load_model(file if name == "model.bin" else tmp_path)
+        except InputError as error:
+            refusals += 1
+            message = str(error)
+            assert message.isprintable() and len(message) < 600, message  # noqa: PT018
+    assert refusals > 50
 
 
 def test_no_model_is_refused(tmp_path: Path) -> None:
@@ -238,6 +327,9 @@ def test_a_llama2c_file_of_another_length_is_refused(change: int, tmp_path: Path
         struct.pack("<7i", 24, 20, 2, 5, 5, 30, 16) + bytes(400),  # 24 is no multiple of 5 heads.
         struct.pack("<7i", 24, 20, 2, 8, 8, 30, 16) + bytes(4 * 6912),  # Heads of 3.
         struct.pack("<7i", 24, 20, 2, 4, 3, 30, 16) + bytes(4 * 6912),  # 3 key-value heads for 4.
+        struct.pack("<7i", 24, 20, 2, 4, 4, -(2**31), 16) + bytes(400),
+        # Sizes whose product wraps round 2^64 to the file's 28 bytes.
+        bytes.fromhex("68e712074697130cae010000dab9c401dab9c401cae3ed2f324a7100"),
         b'{"version": "1.0", "model": {"type": "BPE"}}',
     ],
 )

@@ -5,6 +5,7 @@ version wrote keeps its meaning.
 """
 
 import dataclasses
+from contextlib import suppress
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -15,6 +16,8 @@ Record = TypeVar("Record")
 
 LARGEST_INT = 2**63 - 1
 """Larger numbers than this are in no file that this package wrote."""
+LARGEST_FLOAT = 1e300
+"""Beyond lie infinity, whole numbers that no float holds, and mistakes. NaN compares false with it."""
 
 
 def from_json(kind: type[Record], stored: Any, source: str, *, ignore_unknown: bool = False) -> Record:
@@ -40,7 +43,7 @@ def from_json(kind: type[Record], stored: Any, source: str, *, ignore_unknown: b
     values = {}
     for name, field in fields.items():
         if name in stored:
-            values[name] = _value(hints[name], stored[name], source, name)
+            values[name] = _value(hints[name], stored[name], source, name, ignore_unknown)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise InputError(f"{source} lacks {name}")
     try:
@@ -68,7 +71,7 @@ def changed(config: Any) -> dict[str, Any]:
     return differing
 
 
-def _value(hint: Any, value: Any, source: str, name: str) -> Any:
+def _value(hint: Any, value: Any, source: str, name: str, ignore_unknown: bool) -> Any:
     """A value from JSON as a field's type.
 
     Raises:
@@ -78,39 +81,36 @@ def _value(hint: Any, value: Any, source: str, name: str) -> Any:
     if hint is Any:
         return value
     if origin in (Union, UnionType):
-        for option in options:
-            if option is NoneType and value is None:
-                return None
+        if value is None and NoneType in options:
+            return None
         rest = [option for option in options if option is not NoneType]
-        for option in rest[:-1]:
-            try:
-                return _value(option, value, source, name)
-            except InputError:
-                continue
-        return _value(rest[-1], value, source, name)
+        if len(rest) == 1:
+            return _value(rest[0], value, source, name, ignore_unknown)
+        for option in rest:
+            with suppress(InputError):
+                return _value(option, value, source, name, ignore_unknown)
     if origin is Literal and type(value) in map(type, options) and value in options:
         return value
     if origin is list and isinstance(value, list):
-        return [_value(options[0], item, source, f"{name}[{i}]") for i, item in enumerate(value)]
+        return [_value(options[0], item, source, f"{name}[{i}]", ignore_unknown) for i, item in enumerate(value)]
     if origin is tuple and isinstance(value, list | tuple) and options[1:] == (...,):
-        return tuple(_value(options[0], item, source, f"{name}[{i}]") for i, item in enumerate(value))
+        return tuple(_value(options[0], item, source, f"{name}[{i}]", ignore_unknown) for i, item in enumerate(value))
     if origin is dict and isinstance(value, dict):
-        return {key: _value(options[1], item, source, f"{name}[{excerpt(key)!r}]") for key, item in value.items()}
+        return {
+            key: _value(options[1], item, source, f"{name}[{excerpt(key)!r}]", ignore_unknown)
+            for key, item in value.items()
+        }
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return from_json(hint, value, f"{source}: {name}")
-    if hint is Path and isinstance(value, str):
+        return from_json(hint, value, f"{source}: {name}", ignore_unknown=ignore_unknown)
+    if hint is Path and isinstance(value, str) and "\0" not in value:
         return Path(value)
     if hint is float and type(value) in (int, float) and abs(value) <= LARGEST_FLOAT:
-        return value
+        return float(value)
     if hint is int and type(value) is int and abs(value) <= LARGEST_INT:
         return value
     if hint in (str, bool, NoneType) and type(value) is hint:
         return value
     raise InputError(f"{source}: {name} is {excerpt(repr(value))}, which is not of type {_type_name(hint)}")
-
-
-LARGEST_FLOAT = 1e300
-"""Beyond lie infinity, whole numbers that no float holds, and mistakes. NaN compares false with it."""
 
 
 def _type_name(hint: Any) -> str:

@@ -20,6 +20,8 @@ from frailt.errors import InputError, excerpt
 _TERM = re.compile(r"(?:\((?P<loop>[1-9]\d*)\)|(?P<blocks>[1-9]\d*))(?:\^(?P<passes>[1-9]\d*))?", re.ASCII)
 _LIMIT = 1024
 """Largest effective depth: far past any use, small enough that a typing slip does not fill the memory."""
+_LONGEST = 16 * _LIMIT
+"""Characters of a shape, spaces included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +56,19 @@ class Shape:
             InputError: ``text`` is not in the notation above, or deeper than 1024 blocks.
         """
         groups: list[GroupShape] = []
+        if len(text) > _LONGEST:
+            raise InputError(f"shape {excerpt(text)!r} is too long; use fewer terms")
         for term in text.replace(" ", "").split("+"):
             match = _TERM.fullmatch(term)
             if match is None or (match["loop"] and not match["passes"]):
                 raise InputError(
-                    f"shape {text!r} is not understood at {term!r}; write 8 (plain blocks), 2^4 (two blocks, "
-                    "each passed 4 times), (2)^4 (two blocks as one group), or terms joined by +"
+                    f"shape {excerpt(text)!r} is not understood at {excerpt(term)!r}; write 8 (plain blocks), "
+                    "2^4 (two blocks, each passed 4 times), (2)^4 (two blocks as one group), or terms joined by +"
                 )
             # Bounded before use: a count of many digits would ask for that many groups.
             counts = [int(match[name][:6]) if match[name] else 1 for name in ("loop", "blocks", "passes")]
             if (sum(g.depth for g in groups) + counts[0] * counts[1] * counts[2]) > _LIMIT:
-                raise InputError(f"shape {text!r} is deeper than {_LIMIT} blocks; use fewer blocks or passes")
+                raise InputError(f"shape {excerpt(text)!r} is deeper than {_LIMIT} blocks; use fewer blocks or passes")
             loop, blocks, passes = counts
             if match["passes"] is None:
                 if groups and not groups[-1].encoded:  # Plain blocks in a row are one group: 1+1 is 2.
