@@ -60,7 +60,7 @@ def ours(model: StoredModel, kind: Weights, threads: int | None) -> Side:
 
     def begin() -> Step:
         decoder.select([])
-        decoder.add([[0]])  # So that every token that is timed is a step.
+        decoder.add([[]])  # Every token is a step, the first one too.
         return lambda token: decoder.step([token])[0]
 
     return begin
