@@ -450,7 +450,9 @@ def test_a_gap_as_text(made: Made) -> None:
     assert shown(replace(gap, chance=True)) == "chance"
     assert shown(replace(gap, value=None, interval=None)) == "-"
     table = (made[1] / "table.md").read_text()
-    assert "chance: the deep model is better than the shallow one by no more than seeds of one model differ" in table
+    assert (
+        "A cell says chance where the deep model is better than the shallow one by no more than seeds of one" in table
+    )
     assert f"Seeds of one model differ by up to {made[0].spread:.3f} nats." in table
 
 

@@ -78,8 +78,8 @@ def seed_spread(models: Iterable[Iterable[float]]) -> float | None:
 
 
 CHANCE = (
-    "chance: the deep model is better than the shallow one by no more than seeds of one model differ "
-    f"(where only one seed was run: by less than {CLOSE:.0%}), and a share of so little means nothing. "
-    "1 seed: another seed could give another share. A dash: the deep model is not better."
+    "A cell says chance where the deep model is better than the shallow one by no more than seeds of one model differ "
+    f"(by less than {CLOSE:.0%}, where every model was run with one seed): a share of so little means nothing. It says "
+    "1 seed where another seed could give another share, and has a dash where the deep model is not better."
 )
 """The rule, for captions."""
