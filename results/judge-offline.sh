@@ -14,7 +14,7 @@ fi
 
 # Held-out stories are cut in the middle, and the real endings are measured too. stories260K is model and reference: its
 # perplexity is that of its own samples under itself.
-frailt judge "$@" "$DATA/llama2c/stories260K.bin" --offline --completions 100 --out "$WORK" \
+frailt judge offline "$@" "$DATA/llama2c/stories260K.bin" --completions 100 --out "$WORK" \
   --held-out "$DATA/tinystories/valid_v2.txt.xz" --valid "$DATA/tinystories/valid_v2.txt.xz" \
   --text "$DATA"/tinystories/train_{v2,v2_fragments,v1}.txt.xz --reference "$DATA/llama2c/stories260K.bin"
 mkdir -p "$here/judge-offline"

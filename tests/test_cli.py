@@ -116,6 +116,8 @@ def test_help_needs_no_torch() -> None:
 
 # Help
 
+STORIES = "completions beginnings held-out temperature top-k top-p min-p max-tokens seed"
+JUDGE = "judge base-url judge-temperature concurrency timeout max-calls"
 OPTIONS = {
     "prepare": "out text valid hub world seed tokenizer vocab-size valid-fraction",
     "train": "preset data out sharding resume tokens batch accumulate passes precision compile device seed evaluations "
@@ -126,9 +128,10 @@ OPTIONS = {
     "compile device",
     "evaluate": "text tokenizer passes device json",
     "story": "model tokenizer passes exit temperature top-k top-p min-p max-tokens seed device weights",
-    "judge": "out prompt estimate calibrate pairwise offline text reference probes valid tokenizer device "
-    "completions beginnings held-out temperature top-k top-p min-p max-tokens seed "
-    "judge base-url judge-temperature concurrency timeout max-calls",
+    "judge grade": f"out prompt estimate again valid tokenizer device {STORIES} {JUDGE}",
+    "judge calibrate": f"out prompt estimate again stories held-out {JUDGE}",
+    "judge pairwise": f"out estimate again tokenizer device {STORIES} {JUDGE}",
+    "judge offline": f"out text reference probes valid tokenizer device {STORIES}",
     "plan": "shape dim heads kv-heads hidden-dim multiple-of vocab-size context encoding no-tied rope-theta norm-eps",
     "info": "",
     "export": "to out tokenizer passes weights",
@@ -138,10 +141,11 @@ REQUIRED = {"prepare": 1, "evaluate": 2, "info": 1, "export": 3}
 
 @pytest.mark.parametrize("command", OPTIONS)
 def test_help_names_every_option(run: Run, command: str) -> None:
-    status, out, err = run(command, "--help")
+    verb, *second = command.split()
+    status, out, err = run(verb, *second, "--help")
     assert (status, err) == (0, "")
     assert out.startswith(f"usage: frailt {command} ")
-    assert f"\n\n{cli.COMMANDS[command].__doc__}\n\n" in out
+    assert second or f"\n\n{cli.COMMANDS[command].__doc__}\n\n" in out
     named = set(re.findall(r"^[│ ] +(?:-h, )?--([a-z][\w-]*)", out, re.MULTILINE))
     assert named == {"help", *OPTIONS[command].split()}
     assert out.count("(required)") == REQUIRED.get(command, 0)
@@ -152,9 +156,17 @@ def test_help_names_every_option(run: Run, command: str) -> None:
 def test_general_help(run: Run, args: tuple[str, ...]) -> None:
     status, out, err = run(*args)
     assert (status, err) == (0, "")
-    assert set(cli.COMMANDS) == set(OPTIONS)
+    assert set(cli.COMMANDS) == {command.split()[0] for command in OPTIONS}
     for name, command in cli.COMMANDS.items():
         assert re.search(rf"^  {name} +{re.escape(command.__doc__ or '')}$", out, re.MULTILINE)
+
+
+def test_help_of_the_judge_names_its_commands(run: Run) -> None:
+    status, out, err = run("judge", "--help")
+    assert (status, err) == (0, "")
+    commands = {command.split()[1] for command in OPTIONS if command.startswith("judge ")}
+    assert set(re.findall(r"^  (\w+)  ", out, re.MULTILINE)) == commands
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_version(run: Run) -> None:

@@ -17,11 +17,10 @@ from frailt import console as progress
 from frailt.data.storyworld import stories
 from frailt.data.tokenizer import Tokenizer
 from frailt.evaluation.judge import asking as judge_run
-from frailt.evaluation.judge.calibrate import REAL, SPOILED, both_orders, calibration, preference
+from frailt.evaluation.judge.checks import REAL, SPOILED, both_orders, calibration, preference
 from frailt.evaluation.judge.grading import METRICS
 from frailt.files import write_json
-from frailt.inference.storyteller import Token
-from frailt.inference.torch_decoder import TorchStoryteller
+from frailt.inference.storyteller import Storyteller, Token
 from frailt.model.checkpoint import save_model
 
 KEY = "sk-test-0123456789abcdef"
@@ -128,12 +127,12 @@ def test_an_estimate_asks_nothing(server: JudgeServer, run: Run, tmp_path: Path)
     assert shown.startswith("5 calls, about ")
     assert shown.endswith("price unknown\n")
     assert server.requests == []
-    assert {path.name for path in out.iterdir()} == {"completions"}
+    assert not out.exists()
     assert run(*args, "--valid", "held-out.txt")[0] == 0
     assert json.loads((out / "judge.json").read_text())["models"][0]["loss_of"] == "held-out.txt"
     assert run(*args, "--estimate")[1].startswith("0 calls, about 0 tokens")
-    assert run("--calibrate", "--out", str(out), "--completions", "3", "--estimate")[1].startswith("33 calls")
-    line = run("--pairwise", "runs/plain", "runs/frailt", "--out", str(out), *WRITE, "--estimate")[1]
+    assert run("calibrate", "--out", str(out), "--stories", "3", "--estimate")[1].startswith("33 calls")
+    line = run("pairwise", "runs/plain", "runs/frailt", "--out", str(out), *WRITE, "--estimate")[1]
     assert line.startswith("10 calls")
 
 
@@ -164,11 +163,11 @@ def test_a_refusal_is_one_line_without_the_key(server: JudgeServer, run: Run, tm
 
 def test_two_models_side_by_side(server: JudgeServer, run: Run, tmp_path: Path) -> None:
     server.usual = strict
-    status, shown, _ = run("--pairwise", "runs/plain", "runs/frailt", "--out", str(tmp_path), *WRITE)
+    status, shown, _ = run("pairwise", "runs/plain", "runs/frailt", "--out", str(tmp_path), *WRITE)
     assert status == 0
     assert len(server.requests) == 10
     found = json.loads((tmp_path / "pairwise.json").read_text())
-    assert (found["model_a"]["name"], found["model_b"]["name"]) == ("plain", "frailt")
+    assert [model["name"] for model in found["models"]] == ["plain", "frailt"]
     assert found["pairs"] == 5
     assert [found[name]["value"] for name in ("a", "b", "agree", "first")] == [0, 0, 0, 1], "it always says first"
     assert "A: plain   B: frailt" in shown
@@ -177,7 +176,7 @@ def test_two_models_side_by_side(server: JudgeServer, run: Run, tmp_path: Path) 
 
 def test_a_judge_is_calibrated(server: JudgeServer, run: Run, tmp_path: Path) -> None:
     server.usual = strict
-    args = ("--calibrate", "--held-out", "held-out.txt", "--out", str(tmp_path), "--completions", "6")
+    args = ("calibrate", "--held-out", "held-out.txt", "--out", str(tmp_path), "--stories", "6")
     status, shown, _ = run(*args)
     assert status == 0
     assert len(server.requests) == 6 * (2 + 3 + 6)
@@ -196,10 +195,10 @@ def test_a_judge_is_calibrated(server: JudgeServer, run: Run, tmp_path: Path) ->
 
 
 def test_measures_without_a_judge(server: JudgeServer, run: Run, tmp_path: Path) -> None:
-    args = ("runs/plain", "runs/frailt", "--offline", "--out", str(tmp_path), *WRITE)
+    args = ("offline", "runs/plain", "runs/frailt", "--out", str(tmp_path), *WRITE)
     more = ("--text", "held-out.txt", "--reference", "runs/frailt", "--probes", "4", "--held-out", "held-out.txt")
-    status, shown, _ = run(*args, *more)
-    assert status == 0
+    status, shown, err = run(*args, *more)
+    assert status == 0, err
     assert server.requests == []
     found = json.loads((tmp_path / "offline.json").read_text())
     assert "none of them is a grade" in found["what"]
@@ -213,30 +212,40 @@ def test_measures_without_a_judge(server: JudgeServer, run: Run, tmp_path: Path)
     text = (tmp_path / "offline.md").read_text()
     assert "under frailt" in text
     assert "facts kept" in text
-    assert run(*args)[0] == 0
-    bare = (tmp_path / "offline.md").read_text()
+    status, _, err = run(*args)
+    assert status == 2
+    assert "offline.md is the report on other options of the stories and other sources; choose another --out" in err
+    assert run(*args[:3], "--out", str(tmp_path / "bare"), *WRITE)[0] == 0
+    bare = (tmp_path / "bare" / "offline.md").read_text()
     assert "perplexity" not in bare
     assert "ROUGE" not in bare
 
 
 BAD = [
-    ("", "name at least one model"),
-    ("runs/plain --calibrate", "--calibrate takes no models before it; leave out runs/plain"),
-    ("--calibrate --offline", "--calibrate and --offline are two runs"),
-    ("runs/plain --text held-out.txt", "--text, --reference and --probes belong to --offline"),
-    ("runs/plain --offline --estimate", "--offline asks no judge"),
-    ("runs/plain --offline --text absent.txt", "absent.txt does not exist"),
-    ("runs/plain --offline --reference nowhere", "nowhere holds no model"),
+    ("", "name at least one model, before options that take several files"),
+    ("grade --valid held-out.txt runs/plain", "name at least one model, before options that take several files"),
+    ("offline --held-out held-out.txt runs/plain", "name at least one model, before options that take several files"),
+    (
+        "offline --text runs/plain --held-out held-out.txt",
+        "name at least one model, before options that take several files",
+    ),
+    ("runs/plain --calibrate", "--calibrate is a command now: write `frailt judge calibrate ...`"),
+    ("calibrate runs/plain", "'runs/plain' is one word too many"),
+    ("runs/plain --text held-out.txt", "there is no option --text"),
+    ("offline runs/plain --estimate", "there is no option --estimate"),
+    ("pairwise runs/plain runs/frailt --prompt held-out.txt", "there is no option --prompt"),
+    ("pairwise runs/plain", "name two models"),
+    ("offline runs/plain --text absent.txt", "absent.txt does not exist"),
+    ("offline runs/plain --reference nowhere", "nowhere"),
     ("runs/plain --prompt held-out.txt", "held-out.txt has 0 places {story}"),
     ("runs/plain --beginnings a.yaml --held-out held-out.txt", "give --beginnings or --held-out, not both"),
     ("runs/plain --beginnings absent.yaml", "absent.yaml does not exist"),
-    ("--calibrate --beginnings a.yaml", "--calibrate needs whole stories"),
-    ("--calibrate --held-out held-out.txt --completions 400", "beginnings, not 400; give more stories or fewer"),
-    ("--pairwise runs/plain runs/plain", "a model is named twice"),
+    ("calibrate --held-out held-out.txt --stories 400", "beginnings, not 400; give more stories or ask for fewer"),
+    ("pairwise runs/plain ./runs/plain", "a model is named twice"),
     ("runs/plain --completions 0", "completions is 0"),
     ("runs/plain --base-url localhost:11434", "base_url is not an address"),
     ("runs/plain --out runs", "runs holds other files and no results of a judge; choose another --out"),
-    ("runs/nowhere", "runs/nowhere holds no model"),
+    ("runs/nowhere", "runs/nowhere"),
 ]
 
 
@@ -258,14 +267,14 @@ def test_a_missing_key_is_said_before_anything_is_done(
     monkeypatch.delenv("OPENAI_API_KEY")
     monkeypatch.delenv("OPENAI_BASE_URL")
     out = tmp_path / "judged"
-    for args in (["runs/plain"], ["--calibrate"], ["--pairwise", "runs/plain", "runs/frailt"]):
-        status, shown, err = run(*args, "--out", str(out), *WRITE)
+    for args in (["runs/plain", *WRITE], ["calibrate"], ["pairwise", "runs/plain", "runs/frailt", *WRITE]):
+        status, shown, err = run(*args, "--out", str(out))
         assert (status, shown) == (2, "")
         [line] = err.splitlines()
         assert "the judge needs a key: set OPENAI_API_KEY in the environment, or name another server" in line
         assert not out.exists(), "no model has written"
     assert run("runs/plain", "--out", str(out), *WRITE, "--estimate")[0] == 0
-    assert run("runs/plain", "--out", str(out), *WRITE, "--offline")[0] == 0
+    assert run("offline", "runs/plain", "--out", str(out), *WRITE)[0] == 0
     assert run("runs/plain", "--out", str(out), *WRITE, "--base-url", server.url)[0] == 0
 
 
@@ -290,15 +299,15 @@ def test_a_model_s_stories_outlive_a_ctrl_c(
     server: JudgeServer, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     args = ("runs/plain", "runs/frailt", "--out", str(tmp_path), *WRITE)
-    write, started = TorchStoryteller.write, list[TorchStoryteller]()
+    write, started = Storyteller.write, list[Storyteller]()
 
-    def cut_off(self: TorchStoryteller, *args: Any, **options: Any) -> Iterator[Token]:
+    def cut_off(self: Storyteller, *args: Any, **options: Any) -> Iterator[Token]:
         started.append(self)
         if len(started) == 2:
             raise KeyboardInterrupt
         return write(self, *args, **options)
 
-    monkeypatch.setattr(TorchStoryteller, "write", cut_off)
+    monkeypatch.setattr(Storyteller, "write", cut_off)
     status, _, err = run(*args)
     assert status == 130
     assert "the same command goes on from here" in err
@@ -341,7 +350,7 @@ def test_a_server_that_is_down_is_named_and_ends_in_an_error(
 def test_calls_that_a_lost_connection_used_up_end_in_an_error(
     nobody: str, run: Run, models: Path, tmp_path: Path
 ) -> None:
-    args = ("--pairwise", str(models / "runs/plain"), str(models / "runs/frailt"), "--out", str(tmp_path), *WRITE)
+    args = ("pairwise", str(models / "runs/plain"), str(models / "runs/frailt"), "--out", str(tmp_path), *WRITE)
     status, _, err = run(*args, "--base-url", nobody, "--max-calls", "1", "--concurrency", "1")
     assert status == 1
     trouble = f"--max-calls 1 reached; the judge at {nobody} does not answer (connection refused)"

@@ -1,5 +1,6 @@
 """Measures without a judge: what repeats, what was copied, what surprises, which facts are kept; and beginnings."""
 
+import json
 import math
 import random
 from collections.abc import Iterator
@@ -25,9 +26,10 @@ from frailt.evaluation.judge.beginnings import (
 )
 from frailt.evaluation.judge.offline import distinct, facts_kept, measure, perplexity, repetition
 from frailt.evaluation.judge.overlap import SEEN, overlap, words
-from frailt.evaluation.judge.students import Completion, complete, completions_of, labels
+from frailt.evaluation.judge.students import Completion, StoryConfig, complete, completions_of, labels, weights_of
 from frailt.files import read_json
 from frailt.inference.sampling import Sampling
+from frailt.inference.storyteller import Storyteller, Token
 from frailt.inference.torch_decoder import TorchStoryteller
 from frailt.model.checkpoint import save_model
 
@@ -238,8 +240,13 @@ def test_beginnings_in_files(tmp_path: Path) -> None:
     assert [one.text for one in read_beginnings(path)] == ["One day", "Tom was"]
     yaml = tmp_path / "a.yaml"
     yaml.write_text("- Words: ball. Tom was\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"a.yaml is no YAML list of texts"):
+    with pytest.raises(InputError, match=r"a.yaml is not a YAML list of texts"):
         read_beginnings(yaml)
+    path.write_bytes(b"\xef\xbb\xbfOne\xe2\x80\xa8day\r\nTom\x0bwas\rBen\x85had".replace(b"\x85", b"\xc2\x85"))
+    assert [one.text for one in read_beginnings(path)] == ["One\u2028day", "Tom\x0bwas", "Ben\x85had"]
+    listed = tmp_path / "a.json"
+    listed.write_text('["One \\ud83d\\ude00 day", "Tom"]', encoding="utf-8")
+    assert [one.text for one in read_beginnings(listed)] == ["One \U0001f600 day", "Tom"]
     yaml.write_text('- "Words: ball.\\nStory: Tom was"\n- Ben had\n', encoding="utf-8")
     assert [one.text for one in read_beginnings(yaml)] == ["Words: ball.\nStory: Tom was", "Ben had"]
 
@@ -247,13 +254,21 @@ def test_beginnings_in_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.yaml", b"", "no YAML list of texts"),
-        ("a.yaml", b"- [", "line 1: no valid YAML"),
-        ("a.yaml", b"- 3\n", "no YAML list of texts"),
-        ("a.yaml", b"!!python/object/apply:os.system ['true']", "no valid YAML"),
+        ("a.yaml", b"", "not a YAML list of texts"),
+        ("a.yaml", b"- [", "line 1: not valid YAML"),
+        ("a.yaml", b"- 3\n", "not a YAML list of texts"),
+        ("a.yaml", b"!!python/object/apply:os.system ['true']", "not a YAML list of texts"),
+        ("a.yaml", b"- !!bool x", "not a YAML list of texts"),
+        ("a.yaml", b"- !!int x", "not a YAML list of texts"),
+        ("a.yaml", b'- "\\UFFFFFFFF"', "not valid YAML"),
+        ("a.yaml", b"[" * 900 + b"]" * 900, "not"),
+        ("a.yaml", b'- One\n- "\\ud800 x"', "line 2: half of a pair of surrogates"),
+        ("a.json", b'{"a": 1}', "not a YAML list of texts"),
+        ("a.txt", b"One\n\0", "NUL characters"),
+        ("a.txt", b"x" * ((1 << 20) + 1), "larger than 1 MiB"),
         ("a.txt", b"\n\n", "holds no beginning"),
         ("a.txt", b"One\nOne\n", "holds a beginning twice"),
-        ("a.txt", b"\xff\xfe", "no UTF-8 text"),
+        ("a.txt", b"\xff\xfe", "not UTF-8 text"),
     ],
 )
 def test_bad_beginnings_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -295,7 +310,7 @@ def test_stories_are_written_once(teller: TorchStoryteller, tmp_path: Path, monk
 
     def written(count: int = 3, seed: int = 0) -> list[Completion]:
         options = Sampling(max_tokens=5, seed=seed)
-        return completions_of("m/x", tmp_path / "model", teller, given, count, options, tmp_path / "out")
+        return completions_of("m/x", weights_of(tmp_path / "model"), teller, given, count, options, tmp_path / "out")
 
     first = written()
     monkeypatch.setattr(TorchStoryteller, "write", lambda *_, **__: pytest.fail("it writes again"))
@@ -305,10 +320,12 @@ def test_stories_are_written_once(teller: TorchStoryteller, tmp_path: Path, monk
     assert len(written(4)) == 4
     files = sorted((tmp_path / "out").iterdir())
     assert len(files) == 3
-    for file in files:
-        file.write_text("{}")
-    with pytest.raises(InputError, match="is damaged; delete it"):
-        written()
+    whole = json.loads(files[0].read_text())
+    for change in ({}, {"written": [{}]}, {"written": whole["written"][::-1]}, {"written": [[]]}, {"written": "x"}):
+        for file in files:
+            file.write_text(json.dumps({**whole, **change} if change else {}))
+        with pytest.raises(InputError, match="is damaged; delete it"):
+            written()
 
 
 def test_a_cut_off_writing_goes_on_with_the_same_stories(
@@ -324,16 +341,16 @@ def test_a_cut_off_writing_goes_on_with_the_same_stories(
         options = Sampling(max_tokens=5)
         return completions_of(
             "m",
-            tmp_path / "model",
+            weights_of(tmp_path / "model"),
             teller,
             given,
             8,
             options,
             tmp_path / folder,
-            lambda done, state: told.append((done, state)),
+            report=lambda done, state: told.append((done, state)),
         )
 
-    def cut_off(self: TorchStoryteller, prompts: list[str], sampling: Sampling, *, rows: range) -> Iterator:
+    def cut_off(self: Storyteller, prompts: list[str], sampling: Sampling, *, rows: range) -> Iterator[Token]:
         for token in whole(self, prompts, sampling, rows=rows):
             yield token
             if token.row == 4:
@@ -356,8 +373,21 @@ def test_a_cut_off_writing_goes_on_with_the_same_stories(
     assert expected == complete(teller, given, 8, Sampling(max_tokens=5)), "all side by side"
 
 
-def test_labels_tell_models_apart() -> None:
+def test_labels_tell_models_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert labels([Path("runs/a"), Path("runs/b")]) == ["a", "b"]
     assert labels([Path("x/runs/a"), Path("y/runs/a"), Path("y/runs/b")]) == ["x/runs/a", "y/runs/a", "y/runs/b"]
-    with pytest.raises(InputError, match="named twice"):
-        labels([Path("a"), Path("a")])
+    monkeypatch.chdir(tmp_path)
+    assert labels([Path()]) == [tmp_path.name], "the folder one is in has a name too"
+    for twice in ([Path("a"), Path("a")], [Path("a"), tmp_path / "b/../a"]):
+        with pytest.raises(InputError, match="named twice"):
+            labels(twice)
+
+
+def test_every_beginning_has_as_many_completions_by_default(tmp_path: Path) -> None:
+    given = tmp_path / "given.txt"
+    for beginnings, number in ((1, 32), (10, 40), (16, 32), (50, 50)):
+        given.write_text("\n".join(f"Story {i}" for i in range(beginnings)))
+        assert StoryConfig(beginnings=given).number() == number
+    assert StoryConfig().number() % len(own_beginnings()) == 0
+    assert StoryConfig(held_out=(given,)).number() == 32
+    assert StoryConfig(completions=5).number() == 5

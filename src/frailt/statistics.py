@@ -18,7 +18,8 @@ class Mean:
     value: float
     interval: tuple[float, float] | None
     """None where there are fewer than two groups to draw from."""
-    count: int
+    count: int | None
+    """Values that it is the mean of; None where that is not known."""
 
     def __str__(self) -> str:
         if self.interval is None:

@@ -1,13 +1,19 @@
 """Validation loss, in nats per token and in bits per byte, at any number of passes."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from frailt.data.corpus import windows
+from frailt.data.tokenizer import Tokenizer
+from frailt.device import Device, choose_device
+from frailt.evaluation.text import encode_text
+from frailt.model.checkpoint import load_model
 from frailt.model.frailt import FraiLT
 
 
@@ -85,6 +91,16 @@ def stream_loss(
     """Loss over a whole stream of tokens that stand for ``text_bytes`` bytes; see ``token_losses``."""
     losses = token_losses(model, tokens, iterations=iterations, batch=batch)
     return Loss(nats=float(losses.sum()), tokens=len(losses), bytes=text_bytes)
+
+
+def text_loss(path: Path, tokenizer: Tokenizer, texts: Sequence[Path], device: Device = "cpu") -> Loss:
+    """Loss of the model at ``path`` over text files, computed in torch.
+
+    Raises:
+        InputError: model or text cannot be read, or the device is not there.
+    """
+    tokens, size = encode_text(list(texts), tokenizer)
+    return stream_loss(load_model(path).to(choose_device(device)), tokens, text_bytes=size)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
 from statistics import mean as plain_mean
 
 from frailt.evaluation.judge.grading import METRICS
-from frailt.model.shape import Shape
+from frailt.model.variant import Variant
 from frailt.paper.published import TABLE_4, TABLE_5
 from frailt.statistics import Mean
 
@@ -22,7 +21,7 @@ class GradedModel:
     name: str
     dim: int
     shape: str
-    """As ``model_name`` says it: an encoding that is not the paper's stands behind a colon."""
+    """As `Variant` prints it: what is not as in the paper stands behind a colon."""
     loss: float | None
     """Nats per token; None where it is not known."""
     grades: dict[str, Mean]
@@ -35,8 +34,8 @@ class GradedModel:
 
     @property
     def ablated(self) -> bool:
-        """Whether it is FraiLT with other encodings than the paper's: shown, but no part of fits and claims."""
-        return ":" in self.shape
+        """Whether a setting is not the paper's: shown, but left out of fits and claims."""
+        return bool(Variant.parse(self.shape).settings)
 
 
 def published_models() -> list[GradedModel]:
@@ -48,19 +47,13 @@ def published_models() -> list[GradedModel]:
             shape=shape,
             loss=loss,
             grades={
-                name: Mean(value=grade, interval=None, count=20)
+                name: Mean(value=grade, interval=None, count=None)
                 for name, grade in zip((*METRICS, "average"), (*grades, plain_mean(grades)), strict=True)
             },
         )
         for dim, cells in TABLE_4.items()
         for shape, (loss, *grades) in cells.items()
     ]
-
-
-def rounded_average(grades: Sequence[float]) -> Decimal:
-    """The mean as Table 5 rounds it: exactly, to two places, a half upwards."""
-    total = sum((Decimal(str(grade)) for grade in grades), Decimal(0))
-    return (total / len(grades)).quantize(Decimal("0.01"), ROUND_HALF_UP)
 
 
 def table_4(models: Sequence[GradedModel]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -114,4 +107,4 @@ def _cell(own: float | None, paper: float | None) -> str:
 
 
 def _is_standard(name: str) -> bool:
-    return Shape.parse(name.partition(":")[0]).standard
+    return Variant.parse(name).shape.standard

@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, NullLocator
 
 from frailt.evaluation.judge.grading import METRICS
-from frailt.files import replacing
+from frailt.figures import new_figure, save_figure
 from frailt.paper.grades import KINDS, GradedModel
 from frailt.paper.power_law import MOST_LOSS, PowerLaw, power_law
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 _MARKERS: dict[str, str] = dict(zip(KINDS, "so", strict=True))
 _PAPER, _OWN = "tab:gray", "tab:blue"
@@ -20,17 +21,17 @@ _PAPER, _OWN = "tab:gray", "tab:blue"
 
 def draw_figure_6(own: Sequence[GradedModel], paper: Sequence[GradedModel], path: Path) -> None:
     """Average grade against loss, both axes logarithmic, as PNG."""
-    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
+    figure = new_figure(6.4, 4.6)
     axes = figure.subplots()
     _panel(axes, own, paper, "average")
     axes.set(xlabel="validation loss (nats per token)", ylabel="average grade (1 to 10)")
     axes.legend(handles=_legend(own), fontsize=8, loc="lower left")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_figure_7(own: Sequence[GradedModel], paper: Sequence[GradedModel], path: Path) -> None:
     """The same for each metric."""
-    figure = Figure(figsize=(9, 7), layout="constrained")
+    figure = new_figure(9, 7)
     panels = figure.subplots(2, 2, sharex=True, sharey=True)
     for axes, metric in zip(panels.flat, METRICS, strict=True):
         _panel(axes, own, paper, metric)
@@ -40,10 +41,12 @@ def draw_figure_7(own: Sequence[GradedModel], paper: Sequence[GradedModel], path
     for axes in panels[:, 0]:
         axes.set_ylabel("grade (1 to 10)")
     figure.legend(handles=_legend(own), fontsize=8, loc="outside upper center", ncols=5)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _panel(axes: Axes, own: Sequence[GradedModel], paper: Sequence[GradedModel], metric: str) -> None:
+def _panel(axes: "Axes", own: Sequence[GradedModel], paper: Sequence[GradedModel], metric: str) -> None:
+    from matplotlib.ticker import FixedLocator, NullLocator
+
     axes.set(xscale="log", yscale="log")
     for models, colour, alpha in ((paper, _PAPER, 0.6), (own, _OWN, 1.0)):
         _points(axes, models, metric, colour, alpha)
@@ -62,7 +65,7 @@ def _panel(axes: Axes, own: Sequence[GradedModel], paper: Sequence[GradedModel],
     axes.grid(alpha=0.3)
 
 
-def _points(axes: Axes, models: Sequence[GradedModel], metric: str, colour: str, alpha: float) -> None:
+def _points(axes: "Axes", models: Sequence[GradedModel], metric: str, colour: str, alpha: float) -> None:
     for model in models:
         if model.loss is None or not model.grades:
             continue
@@ -83,7 +86,7 @@ def _points(axes: Axes, models: Sequence[GradedModel], metric: str, colour: str,
         )
 
 
-def _law(axes: Axes, law: PowerLaw, models: Sequence[GradedModel], colour: str) -> None:
+def _law(axes: "Axes", law: PowerLaw, models: Sequence[GradedModel], colour: str) -> None:
     losses = [model.loss for model in models if model.loss is not None and model.loss <= MOST_LOSS and model.grades]
     ends = np.array([min(losses), MOST_LOSS])
     axes.plot(ends, law.factor * ends**law.exponent, color=colour, linewidth=1.2)
@@ -98,7 +101,9 @@ def _law(axes: Axes, law: PowerLaw, models: Sequence[GradedModel], colour: str) 
     )
 
 
-def _legend(own: Sequence[GradedModel]) -> list[Line2D]:
+def _legend(own: Sequence[GradedModel]) -> "list[Line2D]":
+    from matplotlib.lines import Line2D
+
     sides = [("the paper", _PAPER), *([("ours", _OWN)] if own else [])]
     handles = [
         Line2D([], [], linestyle="", marker=_MARKERS[kind], color=colour, label=f"{kind}, {whose}")
@@ -108,8 +113,3 @@ def _legend(own: Sequence[GradedModel]) -> list[Line2D]:
     hollow = Line2D([], [], linestyle="", marker="o", color="black", markerfacecolor="none")
     hollow.set_label("hollow: loss above 1.0, not fitted")
     return [*handles, hollow]
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)

@@ -34,10 +34,6 @@ class PowerLaw:
     interval: tuple[float, float] | None
     """95% interval of the exponent, over draws of the models with replacement."""
 
-    def __call__(self, loss: float) -> float:
-        """The grade at a loss."""
-        return self.factor * loss**self.exponent
-
     def __str__(self) -> str:
         interval = "" if self.interval is None else f" [{self.interval[0]:.2f}, {self.interval[1]:.2f}]"
         return f"exponent {self.exponent:.2f}{interval}, R2 {self.r2:.2f}, n = {self.n}"

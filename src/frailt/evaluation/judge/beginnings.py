@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from frailt.errors import InputError
+from frailt.evaluation.text import read_text
 
 _SENTENCE = re.compile(r"[.!?][\"'”’]*(?=\s)")
 
@@ -37,21 +38,16 @@ def read_beginnings(path: Path) -> list[Beginning]:
     """The beginnings in a file.
 
     Args:
-        path: a YAML list of texts (``.yaml``, ``.yml``), or a text file with a line ``<|endoftext|>`` after each
-            beginning; one that has no such line holds a beginning in each line.
+        path: a list of texts in YAML or JSON (``.yaml``, ``.yml``, ``.json``), or a text file with a line
+            ``<|endoftext|>`` after each beginning; one that has no such line holds a beginning in each line.
 
     Raises:
         InputError: the file cannot be read so.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except (UnicodeDecodeError, IsADirectoryError):
-        raise InputError(f"{path} is no UTF-8 text; give a YAML or text file of beginnings") from None
-    if path.suffix in (".yaml", ".yml"):
+    text = read_text(path, "a YAML, JSON or text file of beginnings")
+    if path.suffix in (".yaml", ".yml", ".json"):
         return _from_yaml(text, str(path))
-    return _checked(text.split("<|endoftext|>") if "<|endoftext|>" in text else text.splitlines(), str(path))
+    return _checked(text.split("<|endoftext|>" if "<|endoftext|>" in text else "\n"), str(path))
 
 
 def held_out_beginnings(stories: Iterable[str], count: int, *, least: int = 1) -> list[Beginning]:
@@ -61,17 +57,17 @@ def held_out_beginnings(stories: Iterable[str], count: int, *, least: int = 1) -
         InputError: there are fewer.
     """
     cut = filter(None, map(halves, stories))
-    found = list(islice((one for one in cut if len(sentences(one.ending or "")) >= least), count))
-    if len(found) < count:
+    kept = list(islice((half for half in cut if len(sentences(half.ending or "")) >= least), count))
+    if len(kept) < count:
         raise InputError(
-            f"the held-out stories give {len(found)} beginnings, not {count}; give more stories or fewer --completions"
+            f"the held-out stories give {len(kept)} beginnings, not {count}; give more stories or ask for fewer"
         )
-    return found
+    return kept
 
 
 def halves(story: str) -> Beginning | None:
     """Cut a story at the end of a sentence nearest its middle; None where it has too few sentences."""
-    ends = [found.end() for found in _SENTENCE.finditer(story)]
+    ends = [match.end() for match in _SENTENCE.finditer(story)]
     if len(ends) < 3:
         return None
     at = min(ends, key=lambda end: abs(end - len(story) / 2))
@@ -83,22 +79,38 @@ def sentences(text: str) -> list[str]:
     return [part.strip() for part in re.split(r"(?<=[.!?\"'”’])\s+(?=[\"'“‘]?[A-Z])", text) if part.strip()]
 
 
+_YAML = "tag:yaml.org,2002:"
+
+
 def _from_yaml(text: str, source: str) -> list[Beginning]:
+    """Beginnings from YAML, of which JSON is a kind."""
     try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        # Nodes, not values: a tag makes no value that is not a text, and each knows its line.
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
-        raise InputError(f"{source}{line}: no valid YAML; quote texts with colons in them") from None
-    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
-        raise InputError(f"{source} is no YAML list of texts; write each beginning after a dash, in quotes")
-    return _checked(found, source)
+        raise InputError(f"{source}{line}: not valid YAML; quote texts with colons in them") from None
+    is_list = isinstance(node, yaml.SequenceNode) and node.tag == _YAML + "seq"
+    texts = node.value if is_list else [None]
+    if not all(isinstance(item, yaml.ScalarNode) and item.tag == _YAML + "str" for item in texts):
+        raise InputError(f"{source} is not a YAML list of texts; write each beginning after a dash, in quotes")
+    return _checked((_joined(item, source) for item in texts), source)
+
+
+def _joined(node: yaml.ScalarNode, source: str) -> str:
+    """A text with the pairs of surrogates joined by which JSON writes an emoji."""
+    try:
+        return node.value.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        line = node.start_mark.line + 1
+        raise InputError(f"{source}, line {line}: half of a pair of surrogates; write the character itself") from None
 
 
 def _checked(texts: Iterable[str], source: str) -> list[Beginning]:
-    found = [Beginning(text=text.strip()) for text in texts if text.strip()]
-    if not found:
+    beginnings = [Beginning(text=text.strip()) for text in texts if text.strip()]
+    if not beginnings:
         raise InputError(f"{source} holds no beginning; give at least one")
-    if len(set(found)) < len(found):
+    if len(set(beginnings)) < len(beginnings):
         raise InputError(f"{source} holds a beginning twice; keep one of them")
-    return found
+    return beginnings

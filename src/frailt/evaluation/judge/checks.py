@@ -1,260 +1,273 @@
-"""Reports beside the grades: trust in the judge, two models side by side, measures without a judge."""
+"""Whether a judge can be trusted: it is given endings whose order is known, the same ones twice, and pairs both ways.
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+Real stories are cut in the middle. Their own endings must be graded above the endings of other stories (which are good
+text that does not fit), above their own sentences in another order, and above their own words in another order.
+"""
 
-from frailt.evaluation.judge import calibrate
-from frailt.evaluation.judge.asking import Asked, Tally, consult
-from frailt.evaluation.judge.beginnings import Beginning
-from frailt.evaluation.judge.calibrate import Calibration, Preference
-from frailt.evaluation.judge.client import JudgeConfig
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from frailt.evaluation.judge.asking import Asked, Tally
+from frailt.evaluation.judge.beginnings import Beginning, sentences
 from frailt.evaluation.judge.grading import METRICS, Form, compare_form
-from frailt.evaluation.judge.judging import StoryConfig, Student, described, plain
 from frailt.evaluation.judge.ledger import Question
-from frailt.evaluation.judge.offline import Facts, Offline
-from frailt.files import write_json, write_text
-from frailt.paper.grades_report import markdown_table
-from frailt.statistics import Mean
+from frailt.evaluation.judge.reports import Report, Shown, average, cell, described, means, plain, servers_of, summary
+from frailt.evaluation.judge.students import Student
+from frailt.reports import markdown_table
+from frailt.statistics import Mean, mean
 
-OFFLINE = {
-    "words": "words",
-    "distinct_1": "distinct-1",
-    "distinct_2": "distinct-2",
-    "distinct_3": "distinct-3",
-    "repetition": "repeated",
-    "rouge_2": "ROUGE-2",
-    "seen": "copied",
-    "longest": "longest",
-    "perplexity": "perplexity",
+REAL = "real ending"
+SPOILED = {
+    "ending of another story": "consistency",
+    "sentences shuffled": "plot",
+    "words shuffled": "grammar",
 }
-"""Columns of the table, by field of `Offline`."""
+"""What is done to endings, and the grade that it must cost."""
 PREFERENCE = ("pairs", "A better", "B better", "orders agree", "first chosen")
+SENTENCES = 3
+"""An ending has at least so many, so that they can be shuffled."""
+
+
+def questions(beginnings: Sequence[Beginning]) -> list[Question]:
+    """Every ending once, the real ones twice."""
+    endings = _endings(beginnings)
+    asked = [(REAL, 0), (REAL, 1), *((name, 0) for name in SPOILED)]
+    return [
+        Question(source=name, beginning=beginning.text, completions=(endings[name][i],), index=index)
+        for name, index in asked
+        for i, beginning in enumerate(beginnings)
+    ]
+
+
+def pair_questions(beginnings: Sequence[Beginning]) -> list[Question]:
+    """The real ending and each spoiled one, in both orders."""
+    endings = _endings(beginnings)
+    return [
+        question
+        for name in SPOILED
+        for i, beginning in enumerate(beginnings)
+        for question in both_orders(name, beginning.text, endings[REAL][i], endings[name][i])
+    ]
+
+
+def both_orders(source: str, beginning: str, a: str, b: str, index: int = 0) -> tuple[Question, Question]:
+    """A before B, and B before A. Pairs with one beginning differ in their index."""
+    return (
+        Question(source=source, beginning=beginning, completions=(a, b), index=index),
+        Question(source=source, beginning=beginning, completions=(b, a), index=index),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """What spoiling the endings cost, real minus spoiled, over stories for which both were graded."""
+
+    average: Mean
+    """In the mean of the four grades."""
+    metric: str
+    """The grade that it must cost."""
+    expected: Mean
+    """In that grade."""
+    right: Mean
+    """Share of stories whose real ending has the higher average; a tie counts half."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preference:
+    """Which of two texts a judge prefers, over pairs that were judged in both orders."""
+
+    pairs: int
+    a: Mean | None
+    """Share of pairs in which A is called better in both orders."""
+    b: Mean | None
+    """The same for B."""
+    agree: Mean | None
+    """Share of pairs in which both orders have the same outcome, a tie among them."""
+    first: Mean | None
+    """Share of choices, ties left out, that fall on the text that stands first; 0.5 is fair."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """What is known about a judge."""
+
+    stories: int
+    grades: dict[str, dict[str, Mean]]
+    """Of each kind of ending: the four grades, and their average."""
+    costs: dict[str, Cost]
+    verdict: Literal["ordered rightly", "not ordered rightly", "not measured"]
+    """Rightly: each way of spoiling costs average, and the grade that it must, with intervals above 0."""
+    repeated: dict[str, Mean]
+    """Share of real endings that got the same grade both times, by metric."""
+    moved: dict[str, Mean]
+    """Mean distance between the two grades, by metric."""
+    pairs: dict[str, Preference]
+    """The real ending (A) against each spoiled one (B)."""
+
+
+def calibration(graded: Sequence[dict[str, Any]], paired: Sequence[dict[str, Any]], stories: int) -> Calibration:
+    """Sum up the answers to `questions` and `pair_questions`.
+
+    Args:
+        graded, paired: as `ledger.answers` gives them.
+        stories: how many were cut.
+    """
+    found = {(one["source"], one["index"], one["beginning"]): one for one in graded}
+    real = {beginning: one for (name, index, beginning), one in found.items() if (name, index) == (REAL, 0)}
+    again = {beginning: one for (name, index, beginning), one in found.items() if (name, index) == (REAL, 1)}
+    kinds = {name: [one for (n, i, _), one in found.items() if n == name and i == 0] for name in (REAL, *SPOILED)}
+    costs: dict[str, Cost] = {}
+    for name, metric in SPOILED.items():
+        both = [(real[one["beginning"]], one) for one in kinds[name] if one["beginning"] in real]
+        lost = [average(a) - average(b) for a, b in both]
+        expected = mean([a[metric] - b[metric] for a, b in both])
+        if (all_four := mean(lost)) and expected and (right := mean([_above(loss) for loss in lost])):
+            costs[name] = Cost(average=all_four, metric=metric, expected=expected, right=right)
+    twice = [(real[beginning], one) for beginning, one in again.items() if beginning in real]
+    return Calibration(
+        stories=stories,
+        grades={name: summary(found) for name, found in kinds.items()},
+        costs=costs,
+        verdict=_verdict(costs),
+        repeated=means({m: [float(a[m] == b[m]) for a, b in twice] for m in METRICS}),
+        moved=means({m: [float(abs(a[m] - b[m])) for a, b in twice] for m in METRICS}),
+        pairs={name: preference([one for one in paired if one["source"] == name]) for name in SPOILED},
+    )
+
+
+def preference(answers: Sequence[dict[str, Any]]) -> Preference:
+    """Sum up answers to pairs of `both_orders`, in their order: A before B comes first."""
+    pairs: dict[tuple[str, int], list[str]] = {}
+    for one in answers:
+        pairs.setdefault((one["beginning"], one["index"]), []).append(one["better"])
+    swapped = {"first": "second", "second": "first", "neither": "neither"}
+    both = {pair: (found[0], swapped[found[1]]) for pair, found in pairs.items() if len(found) == 2}
+    groups = [beginning for beginning, _ in both]
+    a, b, agree = (
+        mean([float(one == other and one in wanted) for one, other in both.values()], groups)
+        for wanted in (("first",), ("second",), ("first", "second", "neither"))
+    )
+    decided = [(one["beginning"], one["better"] == "first") for one in answers if one["better"] != "neither"]
+    return Preference(
+        pairs=len(both),
+        a=a,
+        b=b,
+        agree=agree,
+        first=mean([float(first) for _, first in decided], [beginning for beginning, _ in decided]),
+    )
+
+
+def _above(difference: float) -> float:
+    return 0.5 if difference == 0 else float(difference > 0)
 
 
 def calibration_questions(beginnings: Sequence[Beginning], form: Form) -> Asked:
     """What `calibrate_judge` asks."""
-    return [(form, calibrate.questions(beginnings)), (compare_form(), calibrate.pair_questions(beginnings))]
+    return [(form, questions(beginnings)), (compare_form(), pair_questions(beginnings))]
 
 
 def calibrate_judge(
-    beginnings: Sequence[Beginning],
-    form: Form,
-    stories: StoryConfig,
-    config: JudgeConfig,
-    out: Path,
-    provenance: dict[str, Any],
-    *,
-    report: Callable[[Tally], None] = lambda tally: None,
+    beginnings: Sequence[Beginning], report: Report, *, again: bool = False, shown: Shown = lambda tally: None
 ) -> tuple[Tally, Calibration]:
     """Find out whether a judge can be trusted, and write it down.
 
     Raises:
-        InputError: the judge cannot be asked. The replies that it gave are kept.
+        NoAnswerError, InputError: as `consult`. The replies that the judge gave are kept.
     """
-    asked = calibration_questions(beginnings, form)
-    tally, [graded, paired] = consult(asked, config, out / "replies.jsonl", report=report)
-    found = calibrate.calibration(graded, paired, len(beginnings))
-    head = {"judge": config.judge, "judge_temperature": config.judge_temperature, "server": config.server}
-    prompts = {"prompt": plain(form.prompt), "pair_prompt": plain(compare_form().prompt)}
-    result = {**head, **prompts, "stories": plain(stories), "run": plain(tally), **plain(found)}
-    write_json(out / "calibration.json", {**result, "provenance": provenance})
-    write_text(out / "calibration.md", _calibration_text(found, form, config, tally, provenance))
-    return tally, found
+    asked = calibration_questions(beginnings, report.forms[0])
+    tally, [graded, paired] = report.consult(asked, again=again, shown=shown)
+    result = calibration(graded, paired, len(beginnings))
+    columns = (*METRICS, "average")
+    values = plain(result)
+    del values["stories"]  # Their number stands among the options.
+    report.write(
+        values,
+        tally,
+        servers_of(graded, paired),
+        number=result.stories,
+        verdict=result.verdict,
+        endings=markdown_table(
+            ("ending", *columns),
+            [(name, *(cell(grades.get(column)) for column in columns)) for name, grades in result.grades.items()],
+        ),
+        costs=markdown_table(
+            ("spoiled by", "average", "the grade that it must cost", "right"),
+            [(name, cost.average, f"{cost.metric} {cost.expected}", cost.right) for name, cost in result.costs.items()],
+        ),
+        repeats=markdown_table(
+            ("grade", "equal", "distance"),
+            [(metric, result.repeated[metric], result.moved[metric]) for metric in result.repeated],
+        ),
+        pairs=markdown_table(
+            ("B", *PREFERENCE), [(name, *preference_cells(pair)) for name, pair in result.pairs.items()]
+        ),
+    )
+    return tally, result
 
 
-def pair_questions(students: Sequence[Student]) -> list[Question]:
+def model_pairs(students: Sequence[Student]) -> list[Question]:
     """The completions of two models for the same beginnings, in both orders."""
     a, b = students
     return [
         question
-        for one, other in zip(a.written, b.written, strict=True)
-        if one.text != other.text
-        for question in calibrate.both_orders(f"{a.name} or {b.name}", one.beginning, one.text, other.text, one.index)
+        for x, y in zip(a.written, b.written, strict=True)
+        if x.text != y.text
+        for question in both_orders(f"{a.name} or {b.name}", x.beginning, x.text, y.text, x.index)
     ]
 
 
 def compare_models(
-    students: Sequence[Student],
-    stories: StoryConfig,
-    config: JudgeConfig,
-    out: Path,
-    provenance: dict[str, Any],
-    *,
-    report: Callable[[Tally], None] = lambda tally: None,
+    students: Sequence[Student], report: Report, *, again: bool = False, shown: Shown = lambda tally: None
 ) -> tuple[Tally, Preference]:
-    """Have two models' completions compared side by side, in both orders.
+    """Have two models' completions compared side by side, in both orders, and write it down.
 
     Raises:
-        InputError: the judge cannot be asked. The replies that it gave are kept.
+        NoAnswerError, InputError: as `consult`. The replies that the judge gave are kept.
     """
-    form = compare_form()
-    tally, [answers] = consult([(form, pair_questions(students))], config, out / "replies.jsonl", report=report)
-    found = calibrate.preference(answers)
-    result = {
-        "judge": config.judge,
-        "judge_temperature": config.judge_temperature,
-        "server": config.server,
-        "prompt": plain(form.prompt),
-        "stories": plain(stories),
-        "model_a": described(students[0]),
-        "model_b": described(students[1]),
-        "run": plain(tally),
-        **plain(found),
-    }
-    write_json(out / "pairwise.json", {**result, "provenance": provenance})
-    text = (
-        f"# {students[0].name} (A) beside {students[1].name} (B)\n\n"
-        f"{_asked(form, config, tally)} A pair counts for a model only where both orders do.\n\n"
-        f"{markdown_table(PREFERENCE, [preference_cells(found)])}\n\n{_made(provenance)}\n"
+    tally, [answers] = report.consult([(report.forms[0], model_pairs(students))], again=again, shown=shown)
+    result = preference(answers)
+    report.write(
+        {"models": [described(student) for student in students], **plain(result)},
+        tally,
+        servers_of(answers),
+        a=students[0].name,
+        b=students[1].name,
+        pairs=markdown_table(PREFERENCE, [preference_cells(result)], words=0),
     )
-    write_text(out / "pairwise.md", text)
-    return tally, found
+    return tally, result
 
 
-def preference_cells(found: Preference) -> tuple[str, ...]:
+def preference_cells(preference: Preference) -> tuple[str, ...]:
     """A row in the order of ``PREFERENCE``."""
-    return (str(found.pairs), *(_text(value) for value in (found.a, found.b, found.agree, found.first)))
+    shares = (preference.a, preference.b, preference.agree, preference.first)
+    return str(preference.pairs), *map(cell, shares)
 
 
-def report_offline(
-    students: Sequence[Student],
-    measures: dict[str, Offline],
-    facts: dict[str, Facts],
-    stories: StoryConfig,
-    sources: dict[str, Any],
-    out: Path,
-    provenance: dict[str, Any],
-) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Write measures that need no judge; gives the table's head and rows.
-
-    Args:
-        students: the models.
-        measures: of each by name, and of further texts such as the real endings.
-        facts: of each that was asked.
-        stories: what the models were given.
-        sources: names of the training text and of the reference.
-        out: folder of results.
-        provenance: versions and machine.
-    """
-    by_name = {student.name: student for student in students}
-    used = [name for name in OFFLINE if any(getattr(found, name) is not None for found in measures.values())]
-    head = ("text of", "loss", *(OFFLINE[name] for name in used), *(("facts kept", "facts broken") if facts else ()))
-    rows = []
-    for name, found in measures.items():
-        student = by_name.get(name)
-        loss = "" if student is None or student.loss is None else f"{student.loss:.3f}"
-        row = [name, loss, *(_text(getattr(found, field)) for field in used)]
-        if facts:
-            row += [_text(facts[name].kept), _text(facts[name].broken)] if name in facts else ["", ""]
-        rows.append(tuple(row))
-    write_json(
-        out / "offline.json",
-        {
-            "what": "measures that need no judge; none of them is a grade",
-            "stories": plain(stories),
-            **plain(sources),
-            "models": [
-                {**described(student), "measures": plain(measures[student.name])}
-                | ({"facts": plain(facts[student.name])} if student.name in facts else {})
-                for student in students
-            ],
-            "other_texts": {name: plain(found) for name, found in measures.items() if name not in by_name},
-            "provenance": provenance,
-        },
-    )
-    write_text(out / "offline.md", _offline_text(head, rows, measures, facts, sources, provenance))
-    return head, rows
+def _verdict(costs: dict[str, Cost]) -> Literal["ordered rightly", "not ordered rightly", "not measured"]:
+    needed = [cost for name in SPOILED if (cost := costs.get(name))]
+    intervals = [one.interval for cost in needed for one in (cost.average, cost.expected)]
+    if len(needed) < len(SPOILED) or None in intervals:
+        return "not measured"
+    right = all(interval is not None and interval[0] > 0 for interval in intervals)
+    return "ordered rightly" if right else "not ordered rightly"
 
 
-def _offline_text(
-    head: tuple[str, ...],
-    rows: list[tuple[str, ...]],
-    measures: dict[str, Offline],
-    facts: dict[str, Facts],
-    sources: dict[str, Any],
-    provenance: dict[str, Any],
-) -> str:
-    number = next(iter(measures.values())).completions
-    notes = [
-        "words: in a completion.",
-        "distinct-n: different runs of n words over all of them, all completions together; it falls with the amount "
-        "of text.",
-        "repeated: share of a completion's runs of 4 words that stood in it before.",
-    ]
-    if sources["training_text"]:
-        notes += [
-            "ROUGE-2: the largest F measure of a completion with one training story, over their pairs of words.",
-            "copied: share of a completion's runs of 8 words that the training text has.",
-            "longest: words in its longest run that the training text has. Training text: "
-            f"{', '.join(sources['training_text'])}.",
-        ]
-    if sources["reference"]:
-        notes.append(
-            f"perplexity: of the completions, given their beginnings, under {sources['reference']}, per token of its "
-            "tokenizer. Low for plain text, and for text that repeats itself."
-        )
-    if facts:
-        chance = next(iter(facts.values())).chance
-        notes.append(
-            f"facts kept, broken: {sources['probes']} stories of the embedded world, stopped before a word that the "
-            f"story has decided; share of models' next words that agree, and that name another of its kind. Drawing "
-            f"one of the words that the story mentions would keep {chance:.2f}."
-        )
-    return (
-        "# Measures without a judge\n\n"
-        f"{number} completions of each model. None of these figures is a grade, least of all one by GPT-4. In brackets "
-        "95% intervals (bootstrap over beginnings).\n\n"
-        f"{markdown_table(head, rows)}\n\n" + "\n".join(f"- {note}" for note in notes) + f"\n\n{_made(provenance)}\n"
-    )
+def _endings(beginnings: Sequence[Beginning]) -> dict[str, list[str]]:
+    real = [beginning.ending or "" for beginning in beginnings]
+    return {
+        REAL: real,
+        # The neighbour's: no story gets its own where there are two or more.
+        "ending of another story": real[1:] + real[:1],
+        "sentences shuffled": [_shuffled(sentences(text), i) for i, text in enumerate(real)],
+        "words shuffled": [_shuffled(text.split(), i) for i, text in enumerate(real)],
+    }
 
 
-def _calibration_text(
-    found: Calibration, form: Form, config: JudgeConfig, tally: Tally, provenance: dict[str, Any]
-) -> str:
-    columns = (*METRICS, "average")
-    grades = [(name, *(_text(own.get(column)) for column in columns)) for name, own in found.grades.items()]
-    costs = [
-        (name, _text(cost.average), f"{cost.metric} {cost.expected}", _text(cost.right))
-        for name, cost in found.costs.items()
-    ]
-    repeats = [
-        (metric, _text(found.repeated.get(metric)), _text(found.moved.get(metric)))
-        for metric in METRICS
-        if metric in found.repeated
-    ]
-    pairs = [(name, *preference_cells(own)) for name, own in found.pairs.items()]
-    parts = [
-        "# How far the judge can be trusted",
-        f"{_asked(form, config, tally)} {found.stories} stories, cut in the middle. In brackets 95% intervals "
-        "(bootstrap over stories).",
-        f"**{found.verdict}**: every way of spoiling an ending must cost average, and the grade named below, with "
-        "intervals above 0.",
-        markdown_table(("ending", *columns), grades),
-        "What spoiling costs (real minus spoiled), and the share of stories whose real ending is graded higher:",
-        markdown_table(("spoiled by", "average", "the grade that it must cost", "right"), costs),
-        "The same real ending graded twice: share of equal grades, and mean distance:",
-        markdown_table(("grade", "equal", "distance"), repeats),
-        "Side by side, in both orders: A is the real ending. *First chosen* is 0.5 for a judge that does not mind the "
-        "order.",
-        markdown_table(("B", *PREFERENCE), pairs),
-        _made(provenance),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _asked(form: Form, config: JudgeConfig, tally: Tally) -> str:
-    left = tally.questions - tally.answered - tally.failed
-    stopped = f" ({tally.stopped})" if tally.stopped else ""
-    return (
-        f"Judge: {config.judge} at {config.server}, prompt {form.prompt.version}. {tally.answered} of "
-        f"{tally.questions} questions answered, {tally.failed} failed, {left} not asked{stopped}."
-    )
-
-
-def _made(provenance: dict[str, Any]) -> str:
-    return f"frailt {provenance['frailt']} ({provenance['commit']}), torch {provenance['torch']}."
-
-
-def _text(value: Mean | float | None) -> str:
-    return "" if value is None else f"{value:.2f}" if isinstance(value, float) else str(value)
+def _shuffled(parts: list[str], seed: int) -> str:
+    """The parts in another order, the same every time."""
+    order, chance = list(parts), random.Random(seed)
+    while order == parts and len(set(parts)) > 1:
+        chance.shuffle(order)
+    return " " + " ".join(order)

@@ -300,7 +300,9 @@ def _broken(error: BaseException) -> str:
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror[0].lower() + cause.strerror[1:]
-        error, cause = cause, cause.__cause__ or cause.__context__
+        if isinstance(cause, httpx2.HTTPError):
+            error = cause
+        cause = cause.__cause__ or cause.__context__
     return f"the connection broke: {type(error).__name__}"
 
 

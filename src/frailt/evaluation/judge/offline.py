@@ -7,18 +7,35 @@ has said. A good value on all of them does not make a good story.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from frailt.data.storyworld import probes
 from frailt.errors import InputError
 from frailt.evaluation.judge.overlap import overlap, words
-from frailt.evaluation.judge.students import Completion
+from frailt.evaluation.judge.reports import Report, cell, described, plain
+from frailt.evaluation.judge.students import Completion, Student, weights_of
 from frailt.evaluation.loss import token_losses
 from frailt.inference.sampling import Sampling
+from frailt.inference.storyteller import Storyteller
 from frailt.inference.torch_decoder import TorchStoryteller
+from frailt.reports import markdown_table
 from frailt.statistics import Mean, mean, resample
 
+OFFLINE = {
+    "words": "words",
+    "distinct_1": "distinct-1",
+    "distinct_2": "distinct-2",
+    "distinct_3": "distinct-3",
+    "repetition": "repeated",
+    "rouge_2": "ROUGE-2",
+    "seen": "copied",
+    "longest": "longest",
+    "perplexity": "perplexity",
+}
+"""Columns of the table, by field of `Offline`."""
 REPEATED = 4
 """Words in a row that count as repeated when a completion has them a second time."""
 
@@ -108,7 +125,7 @@ def repetition(text: Sequence[str]) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def facts_kept(teller: TorchStoryteller, count: int, *, seed: int = 0) -> Facts:
+def facts_kept(model: Storyteller, count: int, *, seed: int = 0) -> Facts:
     """Ask a model to go on where stories of the embedded world, none that it was trained on, have decided a word.
 
     It takes the likeliest words. Only a model that was trained on such stories can be expected to answer.
@@ -119,8 +136,8 @@ def facts_kept(teller: TorchStoryteller, count: int, *, seed: int = 0) -> Facts:
     if count < 1:
         raise InputError(f"probes is {count}; it must be at least 1")
     asked = list(probes(count, seed=seed))
-    said = teller.generate([probe.prompt for probe in asked], Sampling(temperature=0, max_tokens=8))
-    verdicts = [probe.check(text) for probe, text in zip(asked, said, strict=True)]
+    texts = model.generate([probe.prompt for probe in asked], Sampling(temperature=0, max_tokens=8))
+    verdicts = [probe.check(text) for probe, text in zip(asked, texts, strict=True)]
     return Facts(
         kept=_mean([verdict is True for verdict in verdicts]),
         broken=_mean([verdict is False for verdict in verdicts]),
@@ -157,6 +174,53 @@ def perplexity(reference: TorchStoryteller, written: Sequence[Completion]) -> Me
     return Mean(
         value=math.exp(sums.sum() / counts.sum()), interval=interval if len(sums) > 1 else None, count=len(written)
     )
+
+
+def sources_of(text: Sequence[Path], reference: Path | None, probes: int) -> dict[str, Any]:
+    """What measures without a judge are taken from: names, and the SHA-256 of each file or model."""
+    return {
+        "training_text": [path.name for path in text],
+        "reference": reference.name if reference is not None else None,
+        "probes": probes,
+        "files": {path.name: weights_of(path) for path in (*text, *filter(None, [reference]))},
+    }
+
+
+def report_offline(
+    students: Sequence[Student], measures: dict[str, Offline], facts: dict[str, Facts], report: Report
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Write measures that need no judge; gives the table's head and rows.
+
+    Args:
+        students: the models.
+        measures: of each by name, and of further texts such as the real endings.
+        facts: of each that was asked.
+        report: with the sources.
+    """
+    by_name = {student.name: student for student in students}
+    used = [name for name in OFFLINE if any(getattr(measure, name) is not None for measure in measures.values())]
+    head = ("text of", "loss", *(OFFLINE[name] for name in used), *(("facts kept", "facts broken") if facts else ()))
+    rows = []
+    for name, measure in measures.items():
+        loss = by_name[name].loss if name in by_name else None
+        row = [name, "" if loss is None else f"{loss:.3f}", *(cell(getattr(measure, field)) for field in used)]
+        if facts:
+            row += [cell(facts[name].kept), cell(facts[name].broken)] if name in facts else ["", ""]
+        rows.append(tuple(row))
+    models = [
+        {**described(student), "measures": plain(measures[student.name])}
+        | ({"facts": plain(facts[student.name])} if student.name in facts else {})
+        for student in students
+    ]
+    others = {name: plain(measure) for name, measure in measures.items() if name not in by_name}
+    report.write(
+        {"what": "measures that need no judge; none of them is a grade", "models": models, "other_texts": others},
+        table=markdown_table(head, rows),
+        number=next(iter(measures.values())).completions,
+        sources=report.sources,
+        chance=next((fact.chance for fact in facts.values()), None),
+    )
+    return head, rows
 
 
 def _mean(values: Sequence[float], groups: Sequence[str] | None = None) -> Mean:

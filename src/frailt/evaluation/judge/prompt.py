@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from frailt.errors import InputError
+from frailt.evaluation.text import read_text
 
 SEPARATOR = "***"
 """Stands between what a student was given and what the student wrote."""
@@ -95,12 +96,7 @@ def read_prompt(path: Path) -> Prompt:
     Raises:
         InputError: the file cannot be read, or has not exactly one place for the story.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except (UnicodeDecodeError, IsADirectoryError):
-        raise InputError(f"{path} is no UTF-8 text; give a text file with {{story}} where the exercise goes") from None
+    text = read_text(path, "a text file with {story} where the exercise goes")
     if text.count("{story}") != 1:
         raise InputError(f"{path} has {text.count('{story}')} places {{story}}; write it once, where the exercise goes")
     return Prompt(version=f"file-{hashlib.sha256(text.encode()).hexdigest()[:12]}", text=text)

@@ -1,0 +1,324 @@
+"""The commands of `frailt judge`: parse, call, print."""
+
+import math
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from frailt.console import LOG_SECONDS, ProgressLine
+from frailt.data.text import read_stories
+from frailt.device import Device
+from frailt.errors import InputError
+from frailt.evaluation.judge import checks, reports
+from frailt.evaluation.judge.asking import Asked, Tally, summary
+from frailt.evaluation.judge.client import Judge, JudgeConfig
+from frailt.evaluation.judge.estimate import estimate
+from frailt.evaluation.judge.grading import Form, compare_form, grade_form
+from frailt.evaluation.judge.prompt import GRADE, read_prompt
+from frailt.evaluation.judge.reports import Report
+from frailt.evaluation.judge.students import Completion, Loss, StoryConfig, Student, whole_stories, write_stories
+from frailt.inference.storyteller import Storyteller
+from frailt.options import Words, parse, table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writing:
+    """What models write."""
+
+    models: Words[tuple[Path, ...]] = ()
+    """Run folders, saved models or llama2.c .bin files."""
+    out: Path = Path("runs/judge")
+    """Folder for completions, replies and reports."""
+    stories: StoryConfig = field(default_factory=StoryConfig)
+    tokenizer: Path | None = None
+    """Tokenizer of a .bin; unset: the tok*.model or tok*.bin beside it."""
+    device: Device = "cpu"
+    """Where models write. Small ones are fastest on the CPU."""
+
+    def check_models(self) -> None:
+        """Refuse none; where models stand after an option that takes several files, it has taken them."""
+        if not self.models:
+            raise InputError(
+                "name at least one model, before options that take several files: a run folder, a saved model's folder "
+                "or a llama2.c .bin file"
+            )
+
+    def students(
+        self,
+        *,
+        write: bool = True,
+        loss_of: Callable[[Path, Storyteller], Loss] = lambda path, model: (None, None),
+        visit: Callable[[str, Storyteller], None] = lambda name, model: None,
+    ) -> list[Student]:
+        """The models with their stories; see `write_stories`."""
+        beginnings, number = len(self.stories.given()), self.stories.number()
+        if rest := number % beginnings if number > beginnings else 0:
+            print(
+                f"{number} completions over {beginnings} beginnings: {rest} of them have one more than the others; "
+                f"with --completions {number - rest} or {number - rest + beginnings} all have as many",
+                file=sys.stderr,
+            )
+        with ProgressLine() as line:
+            return write_stories(
+                self.models,
+                self.stories,
+                self.out,
+                tokenizer=self.tokenizer,
+                device=self.device,
+                write=write,
+                loss_of=loss_of,
+                visit=visit,
+                report=lambda done, total, state: line.show("writing", done, total, state),
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(Writing):
+    """Models with their losses."""
+
+    valid: tuple[Path, ...] = ()
+    """Text to measure validation losses on; unset: the last validation of each run."""
+
+    def loss_of(self, path: Path, model: Storyteller) -> Loss:
+        """A model's loss, and where it comes from."""
+        if self.valid:
+            from frailt.evaluation.loss import text_loss
+
+            loss = text_loss(path, model.tokenizer, self.valid, self.device)
+            return loss.nats_per_token, ", ".join(file.name for file in self.valid)
+        from frailt.training.run_folder import RunFolder
+
+        folder = RunFolder(path)
+        if not (path / "run.json").is_file() or (result := folder.result) is None:
+            return None, None
+        return result["valid_loss"], f"its run, on {folder.record()['data']['name']}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """Who is asked, and how."""
+
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    estimate: bool = False
+    """Print calls, tokens and price; ask nothing and write nothing."""
+    again: bool = False
+    """Ask the questions again too that failed or were refused."""
+
+    def check(self, report: Report) -> None:
+        """Say what is wrong with key, address, proxy or folder before models write."""
+        if not self.estimate:
+            Judge(self.judge).close()
+            report.check()
+
+    def print_estimate(self, asked: Asked, out: Path) -> None:
+        """Print what it would cost."""
+        print(estimate(asked, self.judge, out / "replies.jsonl"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wording:
+    """What is asked."""
+
+    prompt: Path | None = None
+    """Text file with another wording of the question; {story} is where the exercise goes."""
+
+    @property
+    def form(self) -> Form:
+        """The question."""
+        return grade_form(GRADE if self.prompt is None else read_prompt(self.prompt))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grade(Wording, Asking, Measured):
+    """Options of ``frailt judge grade``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairwise(Asking, Writing):
+    """Options of ``frailt judge pairwise``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrate(Wording, Asking):
+    """Options of ``frailt judge calibrate``."""
+
+    out: Path = Path("runs/judge")
+    """Folder for replies and reports."""
+    stories: int = 20
+    """Stories to cut in the middle; each takes 11 questions."""
+    held_out: tuple[Path, ...] = ()
+    """Text files of stories; unset: stories of the embedded world."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offline(Measured):
+    """Options of ``frailt judge offline``."""
+
+    text: tuple[Path, ...] = ()
+    """Training text, for what stories have in common with it."""
+    reference: Path | None = None
+    """Model for the perplexity of what the others wrote."""
+    probes: int = 0
+    """Stories of the embedded world that each model goes on with, for the facts it keeps."""
+
+
+def grade(args: list[str], description: str) -> None:
+    from frailt.paper.grades_report import beside_the_paper, models_of
+    from frailt.paper.section_4_2 import claims
+
+    command: Grade = parse(Grade, "judge grade", args, description)
+    command.check_models()
+    form = command.form
+    report = _report("judge", command, judge=command.judge, forms=(form,))
+    command.check(report)
+    students = command.students(write=not command.estimate, loss_of=command.loss_of)
+    if command.estimate:
+        command.print_estimate([(form, reports.grade_questions(students))], command.out)
+        return
+    with _asking() as shown:
+        tally, graded = reports.grade(students, report, again=command.again, shown=shown)
+    models = models_of(graded)
+    reports.write_grades(graded, tally, report, *beside_the_paper(models, command.out))
+    print(table(reports.GRADES, [item.cells for item in graded]))
+    for claim in claims(models):
+        print(textwrap.fill(f"{claim.verdict}: {claim.text} ({claim.detail})", 80, subsequent_indent="  "))
+    _finish(report, tally, f"   Figures: {command.out / 'figure-6.png'}, figure-7.png")
+
+
+def calibrate(args: list[str], description: str) -> None:
+    command: Calibrate = parse(Calibrate, "judge calibrate", args, description)
+    form = command.form
+    report = Report(
+        name="calibration",
+        out=command.out,
+        provenance=_provenance(),
+        stories=StoryConfig(completions=command.stories, held_out=command.held_out),
+        judge=command.judge,
+        forms=(form, compare_form()),
+    )
+    command.check(report)
+    if not command.held_out:
+        print("no --held-out given: cutting stories of the embedded world", file=sys.stderr)
+    beginnings = whole_stories(command.held_out, command.stories, least=checks.SENTENCES)
+    if command.estimate:
+        command.print_estimate(checks.calibration_questions(beginnings, form), command.out)
+        return
+    with _asking() as shown:
+        tally, result = checks.calibrate_judge(beginnings, report, again=command.again, shown=shown)
+    columns = list(next((grades for grades in result.grades.values() if grades), {}))
+    rows = [(name, *(f"{grades[c].value:.2f}" for c in columns)) for name, grades in result.grades.items() if grades]
+    print(table(("ending", *columns), rows))
+    pairs = [(name, *checks.preference_cells(preference)) for name, preference in result.pairs.items()]
+    print(table(("real ending (A) or", *checks.PREFERENCE), _short(pairs)))
+    print(f"Endings: {result.verdict}.")
+    _finish(report, tally)
+
+
+def pairwise(args: list[str], description: str) -> None:
+    command: Pairwise = parse(Pairwise, "judge pairwise", args, description)
+    if len(command.models) != 2:
+        raise InputError("name two models, before options that take several files; for more, grade them")
+    report = _report("pairwise", command, judge=command.judge, forms=(compare_form(),))
+    command.check(report)
+    students = command.students(write=not command.estimate)
+    if command.estimate:
+        command.print_estimate([(compare_form(), checks.model_pairs(students))], command.out)
+        return
+    with _asking() as shown:
+        tally, result = checks.compare_models(students, report, again=command.again, shown=shown)
+    print(f"A: {students[0].name}   B: {students[1].name}")
+    print(table(checks.PREFERENCE, _short([checks.preference_cells(result)])))
+    _finish(report, tally)
+
+
+def offline(args: list[str], description: str) -> None:
+    from frailt.evaluation.judge.offline import Facts, facts_kept, measure, report_offline, sources_of
+    from frailt.inference.torch_decoder import TorchStoryteller
+
+    command: Offline = parse(Offline, "judge offline", args, description)
+    command.check_models()
+    # Whatever is wrong with them is said before the models write.
+    training_text = read_stories(command.text) if command.text else None
+    reference = TorchStoryteller.load(command.reference, command.tokenizer) if command.reference is not None else None
+    report = _report("offline", command, sources=sources_of(command.text, command.reference, command.probes))
+    report.check()
+    facts: dict[str, Facts] = {}
+
+    def probe(name: str, model: Storyteller) -> None:
+        if command.probes:
+            facts[name] = facts_kept(model, command.probes)
+
+    students = command.students(loss_of=command.loss_of, visit=probe)
+    texts = {student.name: list(student.written) for student in students}
+    if command.stories.held_out:
+        texts["(the real endings)"] = [
+            Completion(beginning=half.text, text=half.ending or "", index=0) for half in command.stories.given()
+        ]
+    if training_text is not None:
+        print("reading the training text", file=sys.stderr)
+    measures = measure(texts, training_text=training_text, reference=reference)
+    head, rows = report_offline(students, measures, facts, report)
+    print(table(head, _short(rows)))
+    print("None of these figures is a grade.")
+    print(f"Table: {command.out / 'offline.md'}   All figures: {command.out / 'offline.json'}")
+
+
+def _report(name: str, command: Writing, **options: Any) -> Report:
+    return Report(
+        name=name,
+        out=command.out,
+        provenance=_provenance(),
+        stories=command.stories,
+        models=command.models,
+        **options,
+    )
+
+
+def _provenance() -> dict[str, Any]:
+    import torch
+
+    from frailt.training.run_folder import provenance
+
+    return provenance(torch.device("cpu"))
+
+
+def _short(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Cells without their intervals, which are in the files: with them a row is wider than a terminal."""
+    return [tuple(cell.split(" [")[0] for cell in row) for row in rows]
+
+
+def _finish(report: Report, tally: Tally, more: str = "") -> None:
+    """Say what was not answered, and where the reports lie."""
+    if rest := summary(tally):
+        print(f"{tally.answered} of {tally.questions} questions answered; {rest}", file=sys.stderr)
+    print(f"Report: {report.out / f'{report.name}.md'}   Replies: {report.out / 'replies.jsonl'}{more}")
+
+
+@contextmanager
+def _asking() -> Iterator[Callable[[Tally], None]]:
+    """What shows where the asking stands, and says now and then what is wrong with the judge. Writes to stderr."""
+    waited, notes = -math.inf, set[str]()
+    with ProgressLine() as line:
+
+        def show(tally: Tally) -> None:
+            nonlocal waited
+            refused = f", {tally.refused} refused" if tally.refused else ""
+            state = (
+                f"{tally.answered}/{tally.questions} answered, {tally.failed} failed{refused}, {tally.calls} calls, "
+                f"{tally.prompt_tokens + tally.completion_tokens:,} tokens"
+            )
+            line.show("asking", tally.questions - tally.open, tally.questions, state)
+            for note in (tally.notice and f"the judge refuses a question ({tally.notice})", tally.stopped):
+                if note and note not in notes:
+                    notes.add(note)
+                    print(note, file=sys.stderr, flush=True)
+            if tally.waiting and time.monotonic() - waited > LOG_SECONDS:
+                waited = time.monotonic()
+                print(tally.waiting, file=sys.stderr, flush=True)
+
+        yield show
