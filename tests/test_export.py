@@ -216,6 +216,25 @@ def test_a_gguf_file_says_what_the_model_is(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"model.gguf"}
 
 
+@pytest.mark.parametrize("options", [{}, {"tied": False, "kv_heads": 2}])
+@pytest.mark.filterwarnings("ignore")
+def test_transformers_reads_the_gguf_file(options: dict[str, Any], tmp_path: Path) -> None:
+    """An oracle for names, sizes and the order of rows where llama.cpp is not installed. It knows no biases."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+    model, llama = made("3", options)
+    save_gguf(llama, TOKENIZER, tmp_path / "model.gguf")
+    theirs: Any = LlamaForCausalLM(LlamaConfig(**load_gguf_checkpoint(tmp_path / "model.gguf")["config"]))
+    loaded = load_gguf_checkpoint(tmp_path / "model.gguf", return_tensors=True, model_to_load=theirs)
+    report = theirs.load_state_dict(loaded["tensors"], strict=False)
+    assert not report.unexpected_keys
+    assert report.missing_keys in ([], ["lm_head.weight"])
+    tokens = random_tokens(2, 48, vocab_size=VOCAB)
+    with torch.inference_mode():
+        torch.testing.assert_close(theirs(tokens).logits, model(tokens).logits, rtol=0, atol=1e-4)
+
+
 def llama_cpp_scores(path: Path, tokens: list[int]) -> NDArray[np.float32]:
     llama_cpp = pytest.importorskip("llama_cpp", exc_type=ImportError)
     f32 = llama_cpp.GGML_TYPE_F32  # Of keys and values; its default is float16.
