@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from corpora import make_corpus
+from damage import check_refusals, damaged_bytes, damaged_json
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -190,3 +191,11 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(InputError, match=r"manifest.json"):
         Corpus(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "train.bin", "valid.bin"])
+def test_a_damaged_corpus_is_refused_in_one_line(corpus: Corpus, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(corpus.folder, tmp_path / "data")
+    damage = damaged_json if name == "manifest.json" else damaged_bytes
+    contents = damage((folder / name).read_bytes(), 100)
+    assert check_refusals(folder / name, contents, lambda path: Corpus(path.parent)) > 80

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from damage import check_refusals, damaged_bytes
 from hypothesis import example, given
 from hypothesis import strategies as st
 from shared_data import STORIES, needs_shared
@@ -243,6 +244,12 @@ def test_damaged_archives_are_refused(tmp_path: Path, form: str) -> None:
         with pytest.raises(InputError, match="stories is a damaged archive") as caught:
             stories(tmp_path, damaged)
         assert "\n" not in str(caught.value), damage
+
+
+@pytest.mark.parametrize("form", ["plain", "xz", "gz", "zst", "bz2", "lzma"])
+def test_damaged_text_is_read_or_refused_in_one_line(tmp_path: Path, form: str) -> None:
+    contents = damaged_bytes(packers[form](CONTENT * 20), 100)
+    check_refusals(tmp_path / "stories", contents, lambda path: list(read_stories([path])))
 
 
 @needs_shared

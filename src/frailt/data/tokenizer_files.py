@@ -145,27 +145,25 @@ def _fields(data: Any) -> Iterator[tuple[int, int | bytes]]:
     if not isinstance(data, bytes):
         raise _DamagedError
     at = 0
-
-    def varint() -> int:
-        nonlocal at
-        value = 0
-        for shift in range(0, 70, 7):  # 64 bits.
-            if at == len(data):
-                break
-            value |= (data[at] & 0x7F) << shift
-            at += 1
-            if data[at - 1] < 0x80:
-                return value
-        raise _DamagedError
-
     while at < len(data):
-        key = varint()
+        key, at = _varint(data, at)
         kind = key & 7
         if kind == 0:
-            yield key >> 3, varint()
+            value, at = _varint(data, at)
+            yield key >> 3, value
             continue
-        length = varint() if kind == 2 else {1: 8, 5: 4}.get(kind)
-        if length is None or length > len(data) - at:
+        length, at = _varint(data, at) if kind == 2 else ({1: 8, 5: 4}.get(kind, len(data)), at)
+        if length > len(data) - at:
             raise _DamagedError
         yield key >> 3, data[at : at + length]
         at += length
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number of at most 64 bits, seven in each byte, and where it ends."""
+    value = 0
+    for i, byte in enumerate(data[at : at + 10]):
+        value |= (byte & 0x7F) << 7 * i
+        if byte < 0x80:
+            return value, at + i + 1
+    raise _DamagedError
