@@ -182,3 +182,15 @@ def test_sha256(tmp_path: Path) -> None:
     content = os.urandom(300_000)
     (tmp_path / "x.bin").write_bytes(content)
     assert sha256(tmp_path / "x.bin") == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP])
+def test_a_file_system_without_locks_is_named(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lustre without -o flock, NFS without its lock service. A file in place of a lock would outlive a kill."""
+
+    def flock(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", flock)
+    with pytest.raises(InputError, match=r"lies on a file system without locks; .* \(Lustre: -o flock\)"):
+        hold(tmp_path / "a" / ".lock", "busy")

@@ -35,13 +35,22 @@ def hold(path: Path, message: str) -> filelock.BaseFileLock:
 
     Raises:
         BusyError: another process has it; it says ``message``.
+        InputError: the file system has no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path, blocking=False, thread_local=False)
+    # No file in place of a lock: after a kill it would stay, and say "busy" for ever.
+    lock = filelock.FileLock(path, blocking=False, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire()
     except filelock.Timeout:
         raise BusyError(message) from None
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP):
+            raise
+        raise InputError(
+            f"{path.parent} lies on a file system without locks; choose a folder elsewhere, "
+            "or have it mounted with them (Lustre: -o flock)"
+        ) from None
     return lock
 
 
