@@ -12,11 +12,10 @@ from frailt.options import Words, parse, table
 
 def run(args: list[str]) -> None:
     from frailt.compiling import announce_compiling
+    from frailt.device import Device, choose_device
     from frailt.evaluation.loss import pass_losses, stream_loss
     from frailt.evaluation.text import encode_text
     from frailt.inference.torch_decoder import TorchStoryteller
-    from frailt.model.shape import Shape
-    from frailt.training.device import Device, choose_device
 
     @dataclass(frozen=True, kw_only=True)
     class Command:
@@ -27,7 +26,7 @@ def run(args: list[str]) -> None:
         tokenizer: Path | None = None
         """Tokenizer of a .bin; unset: the tok*.model or tok*.bin beside it."""
         passes: bool = False
-        """Also the loss with 1 to 2M passes, and how far each pass moves state and prediction."""
+        """Also the loss with one pass up to twice the trained ones, and how far each moves state and prediction."""
         device: Device = "auto"
         """Where to compute."""
         json: bool = False
@@ -41,7 +40,7 @@ def run(args: list[str]) -> None:
     loss = stream_loss(model, tokens, text_bytes=size)
     if not math.isfinite(loss.nats):
         raise InputError(f"{command.model} gives a loss of {loss.nats}: its weights are damaged or its training failed")
-    found: dict[str, Any] = {
+    report: dict[str, Any] = {
         "model": str(command.model),
         "text": [str(path) for path in command.text],
         "tokens": loss.tokens,
@@ -50,38 +49,38 @@ def run(args: list[str]) -> None:
         "bits_per_byte": loss.bits_per_byte,
     }
     if command.passes:
-        several = {group.iterations for group in Shape.parse(model.config.shape).groups if group.iterations > 1}
-        if not several:
+        trained = {group.iterations for group in model.config.groups if group.iterations > 1}
+        if not trained:
             raise InputError(
                 f"{command.model} has shape {model.config.shape}: every block is passed once; leave out --passes"
             )
-        trained = max(several)
         # With groups of different M, no row of the table is the model as it was trained.
-        found["trained_passes"] = trained if len(several) == 1 else None
-        found["passes"] = [
+        report["trained_passes"] = max(trained) if len(trained) == 1 else None
+        report["passes"] = [
             {
-                "passes": p.passes,
-                "nats_per_token": p.loss.nats_per_token,
-                "bits_per_byte": p.loss.bits_per_byte,
-                "relative_l2": p.change,
-                "kl": p.divergence,
+                "passes": row.passes,
+                "nats_per_token": row.loss.nats_per_token,
+                "bits_per_byte": row.loss.bits_per_byte,
+                "relative_l2": row.change,
+                "kl": row.divergence,
             }
-            for p in pass_losses(model, tokens, most=2 * trained, text_bytes=size)
+            for row in pass_losses(model, tokens, most=2 * max(trained), text_bytes=size)
         ]
-    if command.json:
-        print(json.dumps(found, indent=2))
-        return
-    print(f"{loss.nats_per_token:.4f} nats/token, {loss.bits_per_byte:.4f} bits/byte over {loss.tokens:,} tokens")
-    if command.passes:
-        rows = [
-            (
-                str(p["passes"]),
-                f"{p['nats_per_token']:.4f}",
-                f"{p['bits_per_byte']:.4f}",
-                "" if p["relative_l2"] is None else f"{p['relative_l2']:.4f}",
-                "" if p["kl"] is None else f"{p['kl']:.4f}",
-                "(as trained)" if p["passes"] == found["trained_passes"] else "",
-            )
-            for p in found["passes"]
-        ]
-        print(table(("passes", "nats/token", "bits/byte", "relative L2", "KL", ""), rows))
+    print(json.dumps(report, indent=2) if command.json else _text(report))
+
+
+def _text(report: dict[str, Any]) -> str:
+    nats, bits, tokens = report["nats_per_token"], report["bits_per_byte"], report["tokens"]
+    summary = f"{nats:.4f} nats/token, {bits:.4f} bits/byte over {tokens:,} tokens"
+    if "passes" not in report:
+        return summary
+    columns = ("nats_per_token", "bits_per_byte", "relative_l2", "kl")
+    rows = [
+        (
+            str(row["passes"]),
+            *("" if row[column] is None else f"{row[column]:.4f}" for column in columns),
+            "(as trained)" if row["passes"] == report["trained_passes"] else "",
+        )
+        for row in report["passes"]
+    ]
+    return f"{summary}\n{table(('passes', 'nats/token', 'bits/byte', 'relative L2', 'KL', ''), rows)}"
