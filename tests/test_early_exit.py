@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from models import random_tokens, stored, tiny
-from test_fast_decoder import round_as
-from test_inference import GREEDY, PROMPTS, TEXT, TOKENIZER, teller
+from models import GREEDY, PROMPTS, TEXT, TOKENIZER, random_tokens, round_as, stored, teller, tiny
 
 from frailt.errors import InputError
 from frailt.inference.cpu import decoder as compiled_decoder

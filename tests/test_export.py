@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models import random_tokens, tiny
+from models import TEXT, TOKENIZER, random_tokens, tiny
 from numpy.typing import NDArray
-from test_inference import TEXT, TOKENIZER
 
 from frailt.errors import InputError
 from frailt.export.gguf import Rounding, save_gguf

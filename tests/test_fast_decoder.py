@@ -13,10 +13,9 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from models import random_tokens, stored, tiny
+from models import GREEDY, PROMPTS, TEXT, TOKENIZER, random_tokens, round_as, stored, tiny
 from numpy.typing import NDArray
 from safetensors.torch import save_file
-from test_inference import GREEDY, PROMPTS, TEXT, TOKENIZER
 
 import frailt
 from frailt.errors import InputError
@@ -26,8 +25,6 @@ from frailt.inference.cpu.products import store
 from frailt.inference.generation import Decoder
 from frailt.inference.sampling import Sampling
 from frailt.inference.torch_decoder import TorchDecoder, TorchStoryteller
-from frailt.model import attention
-from frailt.model.attention import attend
 from frailt.model.checkpoint import load_model, save_model
 from frailt.model.encodings import EncodingKind
 from frailt.model.frailt import FraiLT
@@ -113,24 +110,6 @@ def test_what_is_kept_in_bfloat16_is_rounded_to_the_nearest() -> None:
     kept = np.zeros(len(numbers), np.uint16)
     keep(kept, numbers)
     assert np.array_equal(kept, as_bfloat16(numbers))
-
-
-def round_as(model: FraiLT, kind: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a model in torch round what the decoder rounds: matrices, not encodings, and with int8 keys and values."""
-    for name, parameter in model.named_parameters():
-        if parameter.ndim == 2 and ".encoding." not in name:
-            parameter.data = torch.from_numpy(rounded(parameter.detach().numpy(), kind))
-    if kind == "int8":
-        monkeypatch.setattr(
-            attention, "attend", lambda q, k, v, mask: attend(q, k.bfloat16().to(q), v.bfloat16().to(q), mask)
-        )
-
-
-def rounded(matrix: NDArray[np.float32], kind: Weights) -> NDArray[np.float32]:
-    if kind == "int8":
-        whole, scales = as_int8(matrix)
-        return whole * scales[:, None]
-    return torch.from_numpy(matrix).bfloat16().float().numpy() if kind == "bfloat16" else matrix
 
 
 def test_threads_do_not_change_a_bit() -> None:

@@ -12,27 +12,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import tiny
+from models import GREEDY, PROMPTS, TEXT, TOKENIZER, teller, tiny
 from shared_data import TOK512, needs_shared
 
 import frailt
-from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
 from frailt.inference.sampling import Sampling, draw, probabilities
 from frailt.inference.torch_decoder import TorchStoryteller
 from frailt.model.checkpoint import save_model
-
-TEXT = """Lily and Ben went to the park. They saw a big red ball, and they played with it all day.
-Then the sun went down, and they went home. One day Tim had a big toy. He was so happy. The end."""
-TOKENIZER = Tokenizer.train([TEXT], vocab_size=300)
-PROMPTS = ["Lily and", "", "They saw a big red ball, and they", "One day", "é"]
-GREEDY = Sampling(temperature=0, max_tokens=12)
-
-
-def teller(shape: str = "1^2", *, context: int = 64, **options: Any) -> TorchStoryteller:
-    model = tiny(shape, vocab_size=TOKENIZER.vocab_size, context=context, double=True, **options)
-    return TorchStoryteller(model, TOKENIZER)
-
 
 # --- Sampling ---
 

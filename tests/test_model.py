@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from frailt.errors import InputError
+from frailt.model.attention import attend, repeat_heads
 from frailt.model.cache import Cache
 from frailt.model.config import ModelConfig
 from frailt.model.frailt import FraiLT
@@ -332,6 +333,14 @@ def test_grouped_heads_are_repeated_heads() -> None:
                 own = own.view(2, 8, 32).repeat_interleave(2, dim=0).view(32, 32)
             parameter.copy_(own)
     assert_close(grouped(tokens).logits, full(tokens).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_heads_can_be_repeated_before_attention() -> None:
+    """What CUDA gets where a mask meets grouped heads."""
+    q, k, v = (torch.randn(2, heads, 5, 8, generator=torch.Generator().manual_seed(heads)) for heads in (4, 2, 2))
+    mask = torch.ones(5, 5).tril().bool()[None, None]
+    expected = attend(q, k, v, mask)
+    assert_close(attend(q, repeat_heads(k, 4), repeat_heads(v, 4), mask), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_tied_head_is_the_embedding() -> None:

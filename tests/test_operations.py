@@ -5,8 +5,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from models import tiny
-from test_fast_decoder import stored
+from models import stored, tiny
 
 from frailt.errors import InputError
 from frailt.export.plain_llama import plain_llama

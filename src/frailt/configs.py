@@ -116,4 +116,4 @@ def _value(hint: Any, value: Any, source: str, name: str, ignore_unknown: bool) 
 def _type_name(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return " or ".join(map(repr, get_args(hint)))
-    return "finite number" if hint is float else getattr(hint, "__name__", str(hint))
+    return {float: "finite number", int: "64-bit int"}.get(hint) or getattr(hint, "__name__", str(hint))

@@ -116,7 +116,15 @@ def attend(
     if mask is None and suits_kernel(q, k):
         return causal_attention(q, k, v)
     grouped = q.shape[1] != k.shape[1]
+    if grouped and mask is not None and q.is_cuda:
+        # On CUDA no fast kernel takes both: flash attention has no masks, the memory-efficient one no grouped heads.
+        k, v, grouped = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1]), False
     # One new token sees every key; with no mask, several new tokens come only with an empty cache (see FraiLT).
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, is_causal=mask is None and q.shape[2] > 1, enable_gqa=grouped
     )
+
+
+def repeat_heads(x: Float[Tensor, "batch kv_heads keys head"], heads: int) -> Float[Tensor, "batch heads keys head"]:
+    """Each key or value head once for every query head that it serves."""
+    return x[:, :, None].expand(-1, -1, heads // x.shape[1], -1, -1).flatten(1, 2)
