@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from frailt.training.run_folder import provenance
+from frailt.training.provenance import provenance
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:

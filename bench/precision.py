@@ -19,8 +19,8 @@ def losses(folder: Path) -> Losses:
     for run in map(RunFolder, sorted((folder / "runs").iterdir())):
         if (result := run.result) is not None:
             config = run.config()
-            model = (config.model.dim, config.model.shape, result["tokens"])
-            found.setdefault(model, {})[config.seed] = result["valid_loss"]
+            model = (config.model.dim, config.model.shape, result.tokens)
+            found.setdefault(model, {})[config.seed] = result.valid_loss
     return found
 
 

@@ -30,9 +30,9 @@ from frailt.export.transformers import NAMES
 from frailt.files import sha256, write_json
 from frailt.model.frailt import FraiLT, ModelConfig
 from frailt.training.config import TrainConfig
-from frailt.training.device import choose_device
+from frailt.training.device import autocast, choose_device, choose_precision
 from frailt.training.optimizers import make_optimizer
-from frailt.training.trainer import autocast, measure_speed
+from frailt.training.trainer import measure_speed
 
 BATCH, CONTEXT, VOCABULARY = 4, 512, 512
 OURS = {
@@ -93,7 +93,7 @@ def theirs(config: TrainConfig, corpus: Corpus, attention: str) -> Step:
     def train_step() -> float:
         nonlocal step
         x, y = corpus.train.batch(step, batch=config.batch, context=CONTEXT, seed=config.seed)
-        with autocast(config.precision, device):
+        with autocast(choose_precision(config.precision, device), device):
             logits = forward(input_ids=x.to(device)).logits
         loss = F.cross_entropy(logits.flatten(0, 1).float(), y.flatten().to(device))
         loss.backward()

@@ -27,8 +27,8 @@ from frailt.evaluation.loss import stream_loss
 from frailt.evaluation.text import encode_text
 from frailt.model.checkpoint import load_model
 from frailt.options import parse, write
-from frailt.training import trainer
 from frailt.training.config import TrainConfig
+from frailt.training.loop import Training
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -313,7 +313,7 @@ BAD = [
 def test_bad_input_gives_one_clear_line(
     run: Run, home: Path, monkeypatch: pytest.MonkeyPatch, line: str, message: str
 ) -> None:
-    monkeypatch.setattr(trainer._Training, "train_step", lambda _: pytest.fail("it is trained all the same"))
+    monkeypatch.setattr(Training, "train_step", lambda _: pytest.fail("it is trained all the same"))
     before = sorted(home.rglob("*"))
     status, out, err = run(*shlex.split(line))
     assert (status, out) == (2, "")
@@ -650,7 +650,7 @@ def test_ctrl_c_gives_one_line(
 
     args = {"train": ("--shape", "1^3", *ONE_STEP), "compare": ("--tokens", "100", *TINY)}[command]
     with monkeypatch.context() as patch:
-        patch.setattr(trainer._Training, "train_step", stop)
+        patch.setattr(Training, "train_step", stop)
         status, out, err = run(command, "--data", "data", "--out", str(tmp_path / "run"), *args)
     assert (status, out) == (130, "")
     assert err == f"\nfrailt: stopped{advice}\n"

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shared_data import SHARED
 
-from frailt.data.corpus import Batch, Corpus, TokenFile
+from frailt.data.corpus import Corpus, TokenFile
 from frailt.errors import InputError
 from frailt.evaluation.loss import stream_loss, token_losses
 from frailt.model.checkpoint import load_model
@@ -33,8 +33,8 @@ from frailt.studies.comparison import CompareConfig, Comparison, Row
 from frailt.studies.gap import Gap, gap_closed, seed_spread
 from frailt.studies.report import HEADERS, cells
 from frailt.studies.twins import Twin, plan
-from frailt.training import trainer
 from frailt.training.config import TrainConfig
+from frailt.training.loop import Progress, Training
 from frailt.training.run_folder import RunFolder
 
 BASE = TrainConfig(
@@ -263,13 +263,13 @@ class Recorder:
         self.read: list[bytes] = []
         self.runs: dict[str, bytes] = {}
 
-    def batch(self, real: TokenFile, *args: int, **options: int) -> Batch:
-        x, y = _BATCH(real, *args, **options)
-        self.read.append(x.numpy().tobytes() + y.numpy().tobytes())
-        return x, y
+    def rows(self, real: TokenFile, *args: int, **options: int) -> torch.Tensor:
+        rows = _ROWS(real, *args, **options)
+        self.read.append(rows.numpy().tobytes())
+        return rows
 
 
-_BATCH = TokenFile.batch
+_ROWS = TokenFile.rows
 
 
 @pytest.fixture(scope="module")
@@ -277,12 +277,12 @@ def made(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> tuple[Comp
     """A comparison with two seeds, its folder, and what its runs have read."""
     out, recorder = tmp_path_factory.mktemp("compare"), Recorder()
 
-    def report(label: str, _: trainer.Progress) -> None:
+    def report(label: str, _: Progress) -> None:
         recorder.runs[label] = b"".join(recorder.read)
         recorder.read.clear()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TokenFile, "batch", lambda *args, **options: recorder.batch(*args, **options))
+        patch.setattr(TokenFile, "rows", lambda *args, **options: recorder.rows(*args, **options))
         config = CompareConfig(shapes=SHAPES, seeds=SEEDS, base=BASE)
         result = compare(config, corpus, out, report=report, published=published_gap)
     return result, out, recorder
@@ -367,7 +367,7 @@ def test_the_papers_gap_stands_beside_its_own_cells_only(made: Made, corpus: Cor
 
 def test_all_models_read_the_same_text_in_the_same_order(made: Made) -> None:
     read = made[2].runs
-    assert all(len(tokens) == 10 * 2 * 4 * 32 * 8 for tokens in read.values())
+    assert all(len(tokens) == 10 * 4 * (32 + 1) * 8 for tokens in read.values())
     for seed in SEEDS:
         assert len({read[run_name(name, seed)] for name in SHAPES}) == 1
     assert read[run_name("1", 0)] != read[run_name("1", 1)]
@@ -400,7 +400,7 @@ def test_what_is_complete_is_neither_trained_nor_measured_again(
     made: Made, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, out, _ = made
-    monkeypatch.setattr(trainer._Training, "loop", refuse)
+    monkeypatch.setattr(Training, "loop", refuse)
     monkeypatch.setattr(comparing, "measure_speeds", refuse)
     assert compare(first.config, corpus, out, published=published_gap) == first
 
@@ -408,8 +408,8 @@ def test_what_is_complete_is_neither_trained_nor_measured_again(
 def test_another_shape_trains_only_itself_and_joins_the_others(made: Made, corpus: Corpus, tmp_path: Path) -> None:
     first, out = made[0], shutil.copytree(made[1], tmp_path / "compare")
     begun = RunFolder(out / "runs" / "4-s0")
-    begun.start(replace(BASE, model=replace(BASE.model, shape="4")), corpus, CPU, resume=False)
-    begun.release()
+    begun.open(replace(BASE, model=replace(BASE.model, shape="4")), corpus, CPU, resume=False)
+    begun.unlock()
     trained = []
     config = replace(first.config, shapes=("1^3",), seeds=(0,))
     more = compare(config, corpus, out, report=lambda label, _: trained.append(label))

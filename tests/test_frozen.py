@@ -13,7 +13,8 @@ from frailt.files import sha256
 from frailt.model.checkpoint import load_model
 from frailt.studies.compare import compare
 from frailt.studies.comparison import CompareConfig
-from frailt.training.run_folder import RunFolder, provenance
+from frailt.training.provenance import provenance
+from frailt.training.run_folder import RunFolder
 from frailt.training.trainer import train
 
 FROZEN = Path(__file__).parent / "frozen"
@@ -58,9 +59,9 @@ def test_a_run_goes_on_where_it_was_stopped(corpus: Corpus, tmp_path: Path) -> N
     run = copied("run-cut", tmp_path / "run")
     result = train(run.config(), corpus, run.path, resume=True)
     assert result.loss.nats == pytest.approx(CUT_NATS, rel=1e-5)
-    assert [line["step"] for line in run.metrics()][:4] == [10, 20, 28, 30]
+    assert [line.step for line in run.metrics()][:4] == [10, 20, 28, 30]
     record, here = RunFolder(FROZEN / "run-cut").record(), provenance(torch.device("cpu"))
-    if all(record[key] == here[key] for key in ("torch", "machine")):
+    if (record.torch, record.machine) == (here["torch"], here["machine"]):
         assert sha256(run.path / "model.safetensors") == CUT_WEIGHTS
 
 

@@ -46,8 +46,10 @@ from frailt.studies.estimate import Speed, plan_rows, plan_seconds, probe, steps
 from frailt.studies.sweep import SweepProgress, sweep
 from frailt.studies.workers import clear_failures, failure, run_local, work
 from frailt.training.config import OptimizerConfig, TrainConfig
+from frailt.training.loop import VALIDATION
+from frailt.training.metrics import Metrics
 from frailt.training.run_folder import RunFolder
-from frailt.training.trainer import VALIDATION, train
+from frailt.training.trainer import train
 
 BASE = TrainConfig(
     model=ModelConfig(heads=2, vocab_size=300, context=16),
@@ -143,7 +145,7 @@ def test_every_cell_is_trained_once_and_as_by_itself(made: Made, corpus: Corpus,
     assert len(list((out / "runs").iterdir())) == len(GRID.cells()) == 16
     for cell in GRID.cells():
         metrics = RunFolder(cell_folder(cell, corpus, out)).metrics()
-        assert [line["step"] for line in metrics] == [10, 10, 20, 20]
+        assert [line.step for line in metrics] == [10, 10, 20, 20]
     cell = GRID.cells()[2]
     alone = train(cell, corpus, tmp_path / "alone")
     assert np.load(cell_folder(cell, corpus, out) / "story_nats.npy").sum() == pytest.approx(alone.loss.nats, rel=1e-6)
@@ -172,7 +174,7 @@ def test_a_run_that_was_cut_off_goes_on(made: Made, corpus: Corpus, tmp_path: Pa
     with pytest.raises(KeyboardInterrupt):
         work(cells, corpus.folder, tmp_path, lambda: next(asked))
     folder = cell_folder(cells[0], corpus, tmp_path)
-    assert 0 < RunFolder(folder).step < 20
+    assert 0 < RunFolder(folder).saved < 20
     assert not RunFolder(folder).is_complete
     work(cells, corpus.folder, tmp_path, lambda: False)
     whole = cell_folder(cells[0], corpus, made[0])
@@ -183,11 +185,11 @@ def test_a_cell_that_another_process_trains_is_left_to_it(corpus: Corpus, tmp_pa
     first, second = GRID.cells()[:2]
     folder = cell_folder(first, corpus, tmp_path)
     holder = RunFolder(folder)
-    holder.hold()
+    holder.lock()
     work([first, second], corpus.folder, tmp_path, lambda: False)
     assert not (folder / "run.json").exists()
     assert RunFolder(cell_folder(second, corpus, tmp_path)).is_complete
-    holder.release()
+    holder.unlock()
     work([first, second], corpus.folder, tmp_path, lambda: False)
     assert RunFolder(folder).is_complete
 
@@ -340,10 +342,8 @@ def test_a_plan_goes_on_from_the_saved_states(corpus: Corpus, tmp_path: Path) ->
         work([begun], corpus.folder, tmp_path, lambda: next(asked))
     run = RunFolder(cell_folder(begun, corpus, tmp_path))
     saved = steps_done(begun, run.path)
-    state = run.load_state()
-    assert state is not None
-    assert 0 < saved == state["step"] < 20
-    run.log(step=saved + 2, loss=1.0)  # Of steps that a kill has undone.
+    assert 0 < saved == torch.load(run.path / "resume.pt", weights_only=True)["step"] < 20
+    run.log(Metrics(step=saved + 2, tokens=0, loss=1.0, lr=1.0, tokens_per_second=1.0))  # A kill has undone these.
     train(whole, corpus, cell_folder(whole, corpus, tmp_path))
     missing = {cell: steps_done(cell, cell_folder(cell, corpus, tmp_path)) for cell in (begun, whole, untouched)}
     assert list(missing.values()) == [saved, 20, 0]

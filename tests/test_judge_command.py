@@ -22,6 +22,8 @@ from frailt.evaluation.judge.grading import METRICS
 from frailt.files import write_json
 from frailt.inference.storyteller import Storyteller, Token
 from frailt.model.checkpoint import save_model
+from frailt.training.metrics import Metrics
+from frailt.training.run_folder import RunFolder
 
 KEY = "sk-test-0123456789abcdef"
 WRITE = ("--completions", "5", "--max-tokens", "12")
@@ -39,8 +41,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = home / "runs" / name
         save_model(tiny(shape, vocab_size=300, context=64), folder)
         tokenizer.save(folder / "tokenizer.json")
-        write_json(folder / "run.json", {"data": {"name": "some-data"}})
-        (folder / "metrics.jsonl").write_text('{"step": 9, "valid_loss": 1.75, "final": true}\n', encoding="utf-8")
+        write_json(folder / "run.json", {"config": {}, "data": {"name": "some-data", "train": "", "valid": ""}})
+        RunFolder(folder).log(Metrics(step=9, tokens=9, valid_loss=1.75, nats=3.5, targets=2, final=True))
     return home
 
 

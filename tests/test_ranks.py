@@ -53,6 +53,7 @@ import signal
 import sys
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -93,37 +94,45 @@ def power_failure(progress):
         raise RuntimeError("power failure")
 
 
-def kill_at(call, after):
+STEP = torch.optim.AdamW.step
+
+
+def on_rank_1(step, call):
+    # In an update, counted from 1, rank 1 does something with its optimizer.
     calls = []
 
-    def wrapped(*args):
+    def wrapped(optimizer):
         calls.append(None)
-        if len(calls) == after and rank == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return call(*args)
+        if len(calls) == step and rank == 1:
+            call(optimizer)
+        return STEP(optimizer)
 
-    return wrapped
+    torch.optim.AdamW.step = wrapped
 
 
-def ruin(call, bad_step):
-    return lambda step, *rest: math.nan if step == bad_step and rank == 1 else call(step, *rest)
+def ruin(optimizer):
+    for group in optimizer.param_groups:
+        group["lr"] = math.nan
 
 
 for sharding in ("ddp", "fsdp"):
     for name in ("1^3", "2", "(2)^2+1"):
         job(f"{sharding} {name}", config(name), sharding=sharding)
     job(f"{sharding} goes on", config("1^3"), sharding=sharding, resume=True)
-    # Five steps have come before.
-    trainer.autocast, kept = kill_at(trainer.autocast, 6), trainer.autocast
+    job(f"{sharding} begins", config("1^3"), sharding=sharding, start=home / "alone 1^3" if rank == 0 else "nowhere")
+    on_rank_1(6, lambda _: os.kill(os.getpid(), signal.SIGTERM))
     job(f"{sharding} stopped", config("1^3", checkpoint_seconds=3600.0), sharding=sharding)
-    trainer.autocast = kept
+    torch.optim.AdamW.step = STEP
+    torch.compile, kept = partial(torch.compile, backend="eager"), torch.compile
+    job(f"{sharding} compiled", config("1^3", compile=True), sharding=sharding)
+    torch.compile = kept
 
 job("random", config("random"), sharding="fsdp")
 job("cut", config("1^3"), report=power_failure)
 # Only what rank 1 holds is ruined, and no loss has shown it yet.
-trainer.learning_rate, kept = ruin(trainer.learning_rate, 9), trainer.learning_rate
+on_rank_1(10, ruin)
 job("ruined", config("1^3"), sharding="fsdp")
-trainer.learning_rate = kept
+torch.optim.AdamW.step = STEP
 job("uneven", config("1^3", batch=6, accumulate=2))
 job("unlike", config("1^3", seed=rank))
 again = {}
@@ -141,22 +150,21 @@ runpy.run_module("frailt", run_name="__main__")  # It ends the process.
 """
 
 HUNG = """
-trainer.LOG_EVERY = 1
-real = trainer.learning_rate
+real = torch.optim.AdamW.step
 
 
-def hang(step, *rest):
-    if step == 2:
-        gloo = dist.group.WORLD._get_backend(torch.device("cpu"))
-        assert gloo.options._timeout == ranks.TIMEOUT
-        gloo._set_default_timeout(timedelta(seconds=2))
-        if rank == 1:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.pause()
-    return real(step, *rest)
+def hang(optimizer):
+    if rank == 1:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pause()
+    return real(optimizer)
 
 
-trainer.learning_rate = hang
+dist.init_process_group("gloo")
+dist.barrier()  # Both are here: from now on they are about equally fast.
+dist.destroy_process_group()
+ranks.TIMEOUT = timedelta(seconds=5)
+torch.optim.AdamW.step = hang
 trainer.train(config("1^3"), corpus, home / "hung")
 """
 
@@ -185,6 +193,7 @@ def home(empty: Path) -> Path:
     corpus = Corpus(empty / "data")
     for name, config in SAME.items():
         train(config, corpus, empty / f"alone {name}")
+    train(TINY, corpus, empty / "alone begins", start=empty / "alone 1^3")
     for sharding in SHARDINGS:
         with pytest.raises(RuntimeError):
             train(TINY, corpus, empty / f"{sharding} goes on", report=power_failure)
@@ -206,11 +215,12 @@ def told(home: Path) -> list[dict[str, Any]]:
 
 
 def losses(folder: Path) -> list[float]:
-    return [line["loss"] if "loss" in line else line["valid_loss"] for line in RunFolder(folder).metrics()]
+    return [loss for line in RunFolder(folder).metrics() for loss in (line.loss, line.valid_loss) if loss is not None]
 
 
 def assert_same(a: Path, b: Path) -> None:
     assert losses(a) == pytest.approx(losses(b), abs=1e-4)
+    assert RunFolder(a).story_nats() == pytest.approx(RunFolder(b).story_nats(), rel=1e-4)
     assert_same_weights(a, b)
 
 
@@ -239,6 +249,18 @@ def test_random_passes_in_bfloat16_are_nearly_the_same(home: Path, told: list[di
 def test_two_ranks_go_on_from_one_process(home: Path, told: list[dict[str, Any]], sharding: str) -> None:
     assert [t[f"{sharding} goes on"] for t in told] == [None, None]
     assert_same(home / f"{sharding} goes on", home / "alone 1^3")
+
+
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_two_ranks_compile(home: Path, told: list[dict[str, Any]], sharding: str) -> None:
+    assert [t[f"{sharding} compiled"] for t in told] == [None, None]
+    assert_same(home / f"{sharding} compiled", home / "alone 1^3")
+
+
+@pytest.mark.parametrize("sharding", SHARDINGS)
+def test_two_ranks_begin_from_a_model_that_rank_0_has(home: Path, told: list[dict[str, Any]], sharding: str) -> None:
+    assert [t[f"{sharding} begins"] for t in told] == [None, None]
+    assert_same(home / f"{sharding} begins", home / "alone begins")
 
 
 @pytest.mark.parametrize(("job", "step"), [("cut", 5), ("ddp stopped", 6), ("fsdp stopped", 6)])
@@ -327,4 +349,4 @@ def test_a_hung_rank_does_not_hold_the_others_for_ever(empty: Path) -> None:
     done = torchrun(empty, HUNG)
     assert done.returncode != 0
     assert "Timed out" in done.stderr or "timeout" in done.stderr
-    assert len(RunFolder(empty / "hung").metrics()) == 2
+    assert (empty / "hung" / "run.json").is_file()

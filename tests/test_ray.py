@@ -49,4 +49,4 @@ def test_a_cluster_trains_each_cell_once(cluster: object, tmp_path: Path) -> Non
     assert outcome.complete == looks[-1].complete == len(GRID.cells()) == 4
     for cell in GRID.cells():
         metrics = RunFolder(cell_folder(cell, corpus, tmp_path / "grid")).metrics()
-        assert [line["step"] for line in metrics] == [10, 20, 20], "trained once, from start to end"
+        assert [line.step for line in metrics] == [10, 20, 20], "trained once, from start to end"

@@ -29,12 +29,12 @@ from frailt.evaluation.loss import token_losses
 from frailt.model.checkpoint import load_model
 from frailt.model.config import ModelConfig
 from frailt.model.frailt import FraiLT
-from frailt.training import trainer
 from frailt.training.config import OptimizerConfig, TrainConfig
+from frailt.training.depth import passes_at
 from frailt.training.device import choose_precision
+from frailt.training.metrics import Metrics
 from frailt.training.optimizers import learning_rate, make_optimizer
 from frailt.training.presets import PRESETS
-from frailt.training.ranks import Ranks
 from frailt.training.run_folder import RunFolder
 from frailt.training.trainer import Progress, train
 
@@ -62,7 +62,7 @@ def same(a: Path, b: Path) -> bool:
 
 
 def losses(folder: Path) -> list[float]:
-    return [line["loss"] for line in RunFolder(folder).metrics() if "loss" in line]
+    return [line.loss for line in RunFolder(folder).metrics() if line.loss is not None]
 
 
 class Interrupting:
@@ -150,7 +150,7 @@ def test_damaged_nats_of_stories_give_one_clear_line(
     corpus: Corpus, tmp_path: Path, damage: Callable[[np.ndarray], bytes]
 ) -> None:
     run = RunFolder(tmp_path)
-    run.log(step=1, tokens=1, valid_loss=2.0, nats=200.0, targets=100, final=True)
+    run.log(Metrics(step=1, tokens=1, valid_loss=2.0, nats=200.0, targets=100, final=True))
     run.save_story_nats(np.full(10, 20.0))
     assert run.story_nats().sum() == 200.0
     (tmp_path / "story_nats.npy").write_bytes(damage(np.full(10, 20.0)))
@@ -203,7 +203,8 @@ train(config, Corpus(Path({str(corpus.folder)!r})), Path({str(tmp_path / "cut")!
 
 @pytest.mark.parametrize(
     ("where", "number"),
-    [(where, signal.SIGINT) for where in ("forward", "update", "report", "last report")] + [("update", signal.SIGTERM)],
+    [(where, signal.SIGINT) for where in ("forward", "update", "report", "last report")]
+    + [("update", signal.SIGTERM), ("update", signal.SIGHUP)],
 )
 def test_ctrl_c_ends_between_steps_and_is_resumed_exactly(
     corpus: Corpus, tmp_path: Path, where: str, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
@@ -222,7 +223,7 @@ def test_ctrl_c_ends_between_steps_and_is_resumed_exactly(
         return wrapped
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "autocast", interrupting("forward", 7, trainer.autocast))
+        patch.setattr(FraiLT, "forward", interrupting("forward", 7, FraiLT.forward))
         patch.setattr(torch.optim.AdamW, "step", interrupting("update", 7, torch.optim.AdamW.step))
         report = interrupting("report", 1, interrupting("last report", 2, lambda _: None))
         with pytest.raises(KeyboardInterrupt):
@@ -232,7 +233,42 @@ def test_ctrl_c_ends_between_steps_and_is_resumed_exactly(
         assert state["step"] == {"forward": 7, "update": 7, "report": 10}[where]
     train(config, corpus, tmp_path / "run", resume=True)
     assert same(tmp_path / "whole", tmp_path / "run")
+    assert losses(tmp_path / "whole") == losses(tmp_path / "run"), "a stop leaves no trace in the metrics"
     assert not (tmp_path / "run" / "resume.pt").exists()
+
+
+def test_a_second_ctrl_c_ends_at_once(corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice(*args: Any, **options: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", twice)
+    with pytest.raises(KeyboardInterrupt):
+        train(replace(TINY, checkpoint_seconds=3600.0), corpus, tmp_path / "run")
+    assert not (tmp_path / "run" / "resume.pt").exists(), "the step has been finished"
+
+
+def test_a_closed_terminal_is_ignored_where_nohup_says_so(corpus: Corpus, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        train(TINY, corpus, tmp_path / "run", report=lambda _: os.kill(os.getpid(), signal.SIGHUP))
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_stop_saves_before_it_reports(corpus: Corpus, tmp_path: Path) -> None:
+    """The terminal that a report goes to may be what has ended the run."""
+    report = Interrupting(0, OSError("no terminal"))
+    with pytest.raises(KeyboardInterrupt):
+        train(replace(TINY, checkpoint_seconds=3600.0), corpus, tmp_path / "run", report=report, stop=later(10))
+    assert RunFolder(tmp_path / "run").saved == 10
+
+
+def later(step: int) -> Callable[[], bool]:
+    """True from the ``step``-th time on."""
+    calls = iter([False] * (step - 1))
+    return lambda: next(calls, True)
 
 
 @pytest.mark.parametrize("bad_step", [12, 19])
@@ -240,10 +276,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_state(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad_step: int
 ) -> None:
     """Also where only the weights after the last step are ruined, and no loss has shown it."""
-    real = trainer.learning_rate
-    monkeypatch.setattr(
-        trainer, "learning_rate", lambda step, *rest: real(step, *rest) if step < bad_step else math.nan
-    )
+    real, steps = torch.optim.AdamW.step, iter(range(20))
+
+    def ruin(optimizer: torch.optim.AdamW, *args: Any, **options: Any) -> None:
+        real(optimizer, *args, **options)
+        if next(steps) == bad_step:
+            optimizer.param_groups[1]["params"][-1].data[0] = math.nan
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", ruin)
     with pytest.raises(
         InputError, match=r"at step 20 and training has diverged; the state of step 10 is kept.*Lower lr"
     ):
@@ -299,10 +339,10 @@ def test_a_run_is_not_overwritten_nor_mixed_with_another(corpus: Corpus, tmp_pat
 
 def test_a_folder_is_trained_by_one_process_at_a_time(corpus: Corpus, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    run.start(TINY, corpus, torch.device("cpu"), resume=False)
+    run.open(TINY, corpus, torch.device("cpu"), resume=False)
     with pytest.raises(InputError, match="being trained by another process"):
         train(TINY, corpus, tmp_path / "run", resume=True)
-    run.release()
+    run.unlock()
     train(TINY, corpus, tmp_path / "run", resume=True)
 
 
@@ -411,15 +451,22 @@ def test_bad_settings(change: dict, message: str) -> None:
         replace(TINY, **change)
 
 
-def test_random_passes_have_the_shapes_mean(corpus: Corpus) -> None:
+def test_random_passes_have_the_shapes_mean_and_an_upper_end() -> None:
     config = replace(TINY, passes="random", model=replace(TINY.model, shape="2+1^5"))
-    training = trainer._Training(config, corpus, Ranks(torch.device("cpu")))
     drawn = []
-    for training.step in range(2000):
-        passes = training.passes()
+    for step in range(2000):
+        passes = passes_at(config, step)
         assert passes is not None
+        assert passes == passes_at(config, step)
         assert passes[0] == 1
         drawn.append(passes[1])
     assert sum(drawn) / len(drawn) == pytest.approx(5, abs=0.15)
     assert min(drawn) >= 1
     assert len(set(drawn)) > 5
+    # Seed and step decide them.
+    other = [passes_at(replace(config, seed=1), step) for step in range(20)]
+    assert other != [passes_at(config, step) for step in range(20)]
+    two = replace(config, model=replace(TINY.model, shape="1^2"))
+    most = max(passes[0] for step in range(20_000) if (passes := passes_at(two, step)) is not None)
+    assert most == 1 + 3 * 2, "Poisson(1) is 7 or more in one of 12,000 draws"
+    assert passes_at(TINY, 0) is None

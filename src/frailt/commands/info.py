@@ -7,7 +7,6 @@ from frailt.options import Words, megabytes, parse
 
 
 def run(args: list[str]) -> None:
-    from frailt.files import read_json
     from frailt.model.counts import count
     from frailt.model.stored import read_model
     from frailt.training.run_folder import RunFolder
@@ -25,11 +24,7 @@ def run(args: list[str]) -> None:
     print(f"{counts.parameters:,} parameters ({megabytes(counts.weight_bytes)} in float32)")
     print(f"{counts.flops / 1e6:.2f} MFLOPs per token, cache {megabytes(counts.cache_bytes)} at full context")
     if (command.model / "run.json").is_file():
-        record = read_json(command.model / "run.json")
-        result = RunFolder(command.model).result
-        state = (
-            f"validation loss {result['valid_loss']:.4f} after {result['tokens']:,} tokens"
-            if result
-            else "not complete"
-        )
-        print(f"trained on {record['data']['name']}, seed {record['config']['seed']}: {state}")
+        run = RunFolder(command.model)
+        record, result = run.record(), run.result
+        state = f"validation loss {result.valid_loss:.4f} after {result.tokens:,} tokens" if result else "not complete"
+        print(f"trained on {record.data.name}, seed {record.config.seed}: {state}")

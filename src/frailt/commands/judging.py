@@ -96,7 +96,7 @@ class Measured(Writing):
         folder = RunFolder(path)
         if not (path / "run.json").is_file() or (result := folder.result) is None:
             return None, None
-        return result["valid_loss"], f"its run, on {folder.record()['data']['name']}"
+        return result.valid_loss, f"its run, on {folder.record().data.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,7 +282,7 @@ def _report(name: str, command: Writing, **options: Any) -> Report:
 def _provenance() -> dict[str, Any]:
     import torch
 
-    from frailt.training.run_folder import provenance
+    from frailt.training.provenance import provenance
 
     return provenance(torch.device("cpu"))
 

@@ -32,6 +32,9 @@ def run(args: list[str]) -> None:
         sharding: Sharding = "ddp"
         """How processes that torchrun started share a model: ddp, each has all of it; fsdp, each has a part, for a
         model that does not fit on one device."""
+        start: Path | None = None
+        """A saved model to begin from instead of fresh weights: a run folder, a saved model's folder, or a llama2.c
+        .bin file of the same shape and sizes. Give it with --resume, too."""
         resume: bool = False
         """Go on with the run in the folder, if there is one."""
 
@@ -48,6 +51,7 @@ def run(args: list[str]) -> None:
             config,
             corpus,
             out,
+            start=command.start,
             resume=command.resume,
             report=lambda p: line.show(out.name, p.step, p.steps, p.describe()),
             sharding=command.sharding,

@@ -20,7 +20,7 @@ from frailt.studies.cells import CompleteRun, complete_runs
 from frailt.studies.gap import Gap, gap_closed, seed_spread
 from frailt.training.config import TrainConfig
 from frailt.training.device import choose_device
-from frailt.training.run_folder import provenance
+from frailt.training.provenance import provenance
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -61,8 +61,8 @@ def cell_folder(config: TrainConfig, corpus: Corpus, out: Path) -> Path:
 
 def trained_on(folder: Path, corpus: Corpus) -> bool:
     """Whether a run's record names this data."""
-    data = RunFolder(folder).record().get("data")
-    return isinstance(data, dict) and all(data.get(side) == digest for side, digest in corpus.digest.items())
+    data = RunFolder(folder).record().data
+    return {"train": data.train, "valid": data.valid} == corpus.digest
 
 
 def steps_done(config: TrainConfig, folder: Path) -> int:
@@ -110,15 +110,14 @@ def complete_runs(
             nats = run.story_nats()
             if len(nats) != stories:
                 raise InputError(f"{run.path} has losses of {len(nats)} stories, and the data has {stories}")
-            record = {key: value for key, value in run.record().items() if key not in ("config", "data")}
             runs.append(
                 CompleteRun(
                     folder=run.path,
                     config=config,
                     loss=Loss(nats=float(nats.sum()), tokens=len(corpus.valid) - 1, bytes=corpus.valid_bytes),
                     stories=nats,
-                    curve=[(m["tokens"], m["valid_loss"]) for m in run.metrics() if "valid_loss" in m],
-                    provenance={**record, "precision": run.precision},
+                    curve=[(m.tokens, m.valid_loss) for m in run.metrics() if m.valid_loss is not None],
+                    provenance={**run.record().provenance, "precision": run.precision},
                 )
             )
         except (InputError, OSError) as error:

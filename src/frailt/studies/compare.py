@@ -20,7 +20,8 @@ from frailt.studies.figures import draw_comparison
 from frailt.studies.gap import gap_closed, seed_spread
 from frailt.studies.report import markdown
 from frailt.training.device import choose_device
-from frailt.training.run_folder import RunFolder, provenance
+from frailt.training.provenance import provenance
+from frailt.training.run_folder import RunFolder
 from frailt.training.trainer import Progress, train
 
 Published = Callable[[int, Variant], float | None]

@@ -20,7 +20,8 @@ from frailt.model.counts import activation_bytes, count
 from frailt.studies.cells import cell_folder, label
 from frailt.studies.workers import threads_at
 from frailt.training.config import TrainConfig
-from frailt.training.trainer import VALIDATION, measure_speed
+from frailt.training.loop import VALIDATION
+from frailt.training.trainer import measure_speed
 
 STATE_BYTES = 16
 """Bytes for each parameter while it trains: weight, gradient and AdamW's two means, in float32."""
@@ -36,7 +37,7 @@ class Speed:
     """For each block or pass more."""
 
     def seconds(self, config: TrainConfig, valid_tokens: int, *, done: int = 0) -> float:
-        """What is left of a run after ``done`` steps, validations counted as ``trainer.VALIDATION`` says."""
+        """What is left of a run after ``done`` steps, validations counted as ``loop.VALIDATION`` says."""
         some = min(config.eval_tokens, valid_tokens)
         validated = (config.evaluations - 1) * some * (1 - done / config.steps) + valid_tokens
         tokens = (config.steps - done) * config.tokens_per_step + validated * VALIDATION

@@ -53,7 +53,7 @@ def work(configs: Sequence[TrainConfig], data: Path, out: Path, stop: Callable[[
     for config in configs:
         folder = cell_folder(config, corpus, out)
         try:
-            if failure(folder) is None and not RunFolder(folder).is_complete and not _is_busy(folder):
+            if failure(folder) is None and not RunFolder(folder).is_complete:
                 train(config, corpus, folder, resume=True, stop=stop)
         except BusyError:
             continue
@@ -72,17 +72,6 @@ def work(configs: Sequence[TrainConfig], data: Path, out: Path, stop: Callable[[
                 torch.cuda.empty_cache()
             except RuntimeError:  # After a failed assertion on it, every call fails in this process.
                 sys.exit(DEVICE_LOST)
-
-
-def _is_busy(folder: Path) -> bool:
-    """Whether another process trains this run; asked before a model is made that would take a GPU's memory."""
-    run = RunFolder(folder)
-    try:
-        run.hold()
-    except BusyError:
-        return True
-    run.release()
-    return False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -51,9 +51,10 @@ class TrainConfig:
     """Sequences of the model's context in one optimizer step, over all processes. Small, since at small budgets steps
     count for more than smooth gradients (docs/log.md)."""
     accumulate: int = 1
-    """Parts that a batch is computed in, to save memory; the gradient is the whole batch's."""
+    """Gradient accumulation: micro-batches that a batch is computed in, to save memory. The gradient is the whole
+    batch's."""
     passes: Literal["fixed", "random"] = "fixed"
-    """random: each step draws its number of passes as 1 + Poisson(M - 1), so its mean is the shape's M."""
+    """random: each step draws its number of passes as 1 + Poisson(M - 1), at most 1 + 3 M; their mean is M."""
     precision: Precision = "auto"
     """bfloat16: matrix products in bfloat16; weights, norms and the residual stream stay float32. auto: bfloat16 on
     GPUs and x86 processors that have instructions for it, else float32. Which it was stands in the run's record, as

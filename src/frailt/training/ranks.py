@@ -1,21 +1,19 @@
 """One training run over several processes, its ranks.
 
-Who am I, what is my share, how do gradients meet, what do we agree on, and who writes: the loop in ``trainer.py``
-asks these of a ``Ranks``. The class itself is the answer of a process that trains alone. ``Replicas`` has the whole
-model on every rank (DDP), ``Shards`` a part of every tensor (FSDP2).
+``Ranks`` is a process that trains alone; ``Replicas`` has the whole model on every rank (DDP), ``Shards`` a shard of
+every tensor (FSDP2). They wrap the model, split the batch, move the state between files and ranks, and let the ranks
+agree.
 
-Every method but ``share`` and ``part`` is a meeting: all ranks come, in the same order, or the run hangs until
-``TIMEOUT``. So whatever decides on the way of the loop has to be the same on all of them: it follows from config and
-step, or it went through ``any`` or ``first``.
+Every method but ``share`` and ``no_sync`` is a collective: all ranks must call it, in the same order, or the run hangs
+until ``TIMEOUT``. So whatever decides the way of the loop must be the same on all of them: it follows from config and
+step, or it went through ``any`` or ``on_rank_0``.
 """
 
 import atexit
 import dataclasses
-import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
@@ -23,15 +21,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils._pytree import tree_map_only
 
 from frailt.data.corpus import Corpus
 from frailt.errors import InputError
 from frailt.evaluation.loss import token_losses
 from frailt.launch import RankInfo, rank_info
+from frailt.model.checkpoint import put_weights, stored_weights
 from frailt.model.frailt import FraiLT
 from frailt.training.config import TrainConfig
-from frailt.training.run_folder import RunFolder
 
 TIMEOUT = timedelta(minutes=10)
 """How long a rank waits for another before it gives up, and torchrun ends the rest."""
@@ -41,63 +38,74 @@ Sharding = Literal["ddp", "fsdp"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Weights = dict[str, Tensor]
+"""Parameters by name, each once."""
+OptimizerState = dict[str, dict[str, Tensor]]
+"""What the optimizer keeps of each parameter, by the parameter's name."""
 
 
 class Ranks:
     """A process that trains alone: nothing to split, to wrap or to agree on."""
 
-    signals: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
-    """What ends a run between two steps: Ctrl-C, and what schedulers send. torchrun, too, ends the other ranks with
-    SIGTERM when one has ended."""
-
-    def __init__(self, device: torch.device, where: RankInfo | None = None) -> None:
+    def __init__(self, device: torch.device, info: RankInfo | None = None) -> None:
         self.device = device
-        where = where or RankInfo()
-        self.rank, self.count = where.rank, where.world_size
+        info = info or RankInfo()
+        self.rank, self.world_size = info.rank, info.world_size
 
     @property
     def share(self) -> tuple[int, int]:
-        """Which part of a batch is this rank's: (rank, count)."""
-        return self.rank, self.count
-
-    def folder(self, path: Path) -> RunFolder:
-        """The run folder at ``path``, written by rank 0 and known to all."""
-        return RunFolder(path)
+        """Which share of a batch is this rank's: (rank, world size)."""
+        return self.rank, self.world_size
 
     def wrap(self, model: FraiLT) -> nn.Module:
-        """Bring a fresh model to the device; what is returned has its forward pass, and its gradients are everybody's.
+        """Bring a fresh model to the device; call what is returned, and its gradients are averaged over the ranks.
 
         Comes before the optimizer, since shards have parameters of their own.
         """
         return model.to(self.device)
 
-    def part(self, wrapped: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
-        """Around the forward pass of a part of a batch; after the ``last`` the gradients must be everybody's."""
+    def no_sync(self, wrapped: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
+        """Around a micro-batch: gradients need to be averaged over the ranks only after the ``last`` of a step."""
         return nullcontext()
 
     def any(self, flag: bool) -> bool:
         """Whether ``flag`` is true on any rank."""
         return flag
 
-    def mean(self, value: float) -> float:
-        """The mean over all ranks."""
-        return value
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean over all ranks, on the CPU."""
+        return value.cpu()
 
-    def first(self, call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-        """Let rank 0 do something; all learn what it returned, or that it failed."""
+    def whole(self, tensor: Tensor) -> Tensor:
+        """A tensor that was computed from the model's, such as their norm, as that of the whole model."""
+        return tensor
+
+    def on_rank_0(self, call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """Call on rank 0, and broadcast what it returned, or that it failed."""
         return call(*args, **options)
 
     def token_losses(self, model: FraiLT, tokens: np.ndarray) -> np.ndarray:
         """As ``evaluation.loss.token_losses``, computed together; every rank gets all of them."""
         return token_losses(model, tokens)
 
-    def gather(self, tree: T) -> T:
-        """State for a file: every sharded tensor in ``tree`` as a whole one. Only rank 0 has something in it then."""
-        return tree
+    def weights(self, model: FraiLT) -> Weights:
+        """The whole parameters, for a file. Only rank 0 gets them, others an empty dictionary."""
+        return stored_weights(model)
 
-    def spread(self, tree: T) -> T:
-        """State from a file, as this rank holds it: the reverse of ``gather``."""
-        return tree
+    def optimizer_state(self, model: FraiLT, optimizer: torch.optim.Optimizer) -> OptimizerState:
+        """The optimizer's whole state, for a file; on rank 0."""
+        return {name: optimizer.state[parameter] for name, parameter in model.named_parameters()}
+
+    def load_weights(self, model: FraiLT, weights: Weights) -> None:
+        """Broadcast parameters from rank 0, and put them into the model. Other ranks give an empty dictionary."""
+        put_weights(model, weights, "the saved model")
+
+    def load_optimizer_state(self, model: FraiLT, optimizer: torch.optim.Optimizer, state: OptimizerState) -> None:
+        """Broadcast the optimizer's state from rank 0, and put it in. Other ranks give an empty dictionary."""
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        order = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": {n: state[name] for n, name in enumerate(order)}, "param_groups": groups})
 
 
 class Replicas(Ranks):
@@ -107,14 +115,11 @@ class Replicas(Ranks):
     GPU. So to agree costs a round trip between processes, but never makes a host wait for its GPU.
     """
 
-    def folder(self, path: Path) -> RunFolder:
-        return _SharedFolder(path, self)
-
     def wrap(self, model: FraiLT) -> nn.Module:
         # A block's parameters get one gradient from all its passes before DDP's hook runs, so passes need no care.
         return DistributedDataParallel(model.to(self.device), gradient_as_bucket_view=True)
 
-    def part(self, wrapped: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
+    def no_sync(self, wrapped: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
         assert isinstance(wrapped, DistributedDataParallel)
         return nullcontext() if last else wrapped.no_sync()
 
@@ -123,12 +128,12 @@ class Replicas(Ranks):
         dist.all_reduce(raised, dist.ReduceOp.MAX)
         return bool(raised)
 
-    def mean(self, value: float) -> float:
-        total = torch.tensor(value, dtype=torch.float64)
+    def mean(self, value: Tensor) -> Tensor:
+        total = value.to("cpu", torch.float64)
         dist.all_reduce(total)
-        return total.item() / self.count
+        return total / self.world_size
 
-    def first(self, call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    def on_rank_0(self, call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
         outcome: list[Any] = [None, None]
         failed: BaseException | None = None
         if self.rank == 0:
@@ -147,17 +152,51 @@ class Replicas(Ranks):
         # Each rank takes as many windows as the others, and all compute what is left over, so that all call the model
         # equally often, as shards must.
         context = model.config.context
-        each = (len(tokens) - 1) // context // self.count * context
+        each = (len(tokens) - 1) // context // self.world_size * context
         pieces = []
         if each:
             share = torch.from_numpy(token_losses(model, tokens[self.rank * each : (self.rank + 1) * each + 1]))
-            shares = [torch.empty_like(share) for _ in range(self.count)]
+            shares = [torch.empty_like(share) for _ in range(self.world_size)]
             dist.all_gather(shares, share)
-            pieces += [s.numpy() for s in shares]
-        rest = tokens[self.count * each :]
+            pieces += [share.numpy() for share in shares]
+        rest = tokens[self.world_size * each :]
         if len(rest) > 1:
             pieces.append(token_losses(model, rest))
         return np.concatenate(pieces)
+
+    def weights(self, model: FraiLT) -> Weights:
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        whole: dict[str, Any] = get_model_state_dict(
+            model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+        )
+        return {name: whole[name] for name, _ in model.named_parameters() if name in whole}
+
+    def optimizer_state(self, model: FraiLT, optimizer: torch.optim.Optimizer) -> OptimizerState:
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
+
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        whole: dict[str, Any] = get_optimizer_state_dict(model, optimizer, options=options)
+        return whole.get("state", {})
+
+    def load_weights(self, model: FraiLT, weights: Weights) -> None:
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+        # Tensor by tensor, so that no other rank needs memory for the whole model.
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        every = model.named_parameters(remove_duplicate=False)  # A tied head has two names.
+        whole = {name: weights[names[id(parameter)]] for name, parameter in every} if self.rank == 0 else {}
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+        set_model_state_dict(model, dict[str, Any](whole), options=options)
+
+    def load_optimizer_state(self, model: FraiLT, optimizer: torch.optim.Optimizer, state: OptimizerState) -> None:
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        groups = [group | {"params": [names[id(p)] for p in group["params"]]} for group in optimizer.param_groups]
+        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+        whole: dict[str, Any] = {"state": state, "param_groups": groups} if self.rank == 0 else {}
+        set_optimizer_state_dict(model, optimizer, whole, options=options)
 
 
 class Shards(Replicas):
@@ -166,23 +205,32 @@ class Shards(Replicas):
     A unit is what is gathered from all ranks when it is used, and dropped again. A looped group is one unit: its
     weights are gathered once and serve all M passes. With a block as the unit they would be gathered M times. Where
     M = 1 the two cost the same traffic, and a block needs less memory.
+
+    Units are gathered in float32 and autocast rounds them at each use. A ``MixedPrecisionPolicy`` would halve the
+    traffic, but it holds for validation too, which is in float32, and would put the residual stream into bfloat16.
     """
 
     def wrap(self, model: FraiLT) -> nn.Module:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
-        self.mesh = init_device_mesh(self.device.type, (self.count,))
+        mesh = init_device_mesh(self.device.type, (self.world_size,))
         # The model comes from the CPU's memory a unit at a time: it need not fit on one device.
         for group, shape in zip(model.groups, model.config.groups, strict=True):
             for unit in [group] if shape.iterations > 1 else group.get_submodule("blocks").children():
-                fully_shard(unit, mesh=self.mesh)
-        fully_shard(model, mesh=self.mesh)
+                fully_shard(unit, mesh=mesh)
+        fully_shard(model, mesh=mesh)
         return model
 
-    def part(self, wrapped: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
-        # Gradients are averaged after every part: to wait for the last would mean to keep whole ones.
+    def no_sync(self, wrapped: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
+        # Gradients are averaged after every micro-batch: to wait for the last would mean to keep whole ones.
         return nullcontext()
+
+    def whole(self, tensor: Tensor) -> Tensor:
+        from torch.distributed.tensor import DTensor
+
+        assert isinstance(tensor, DTensor)
+        return tensor.full_tensor()
 
     def token_losses(self, model: FraiLT, tokens: np.ndarray) -> np.ndarray:
         from torch.distributed.fsdp import FSDPModule
@@ -192,105 +240,40 @@ class Shards(Replicas):
         model.reshard()  # The outermost unit stays whole after a forward pass, since a backward pass usually follows.
         return losses
 
-    def gather(self, tree: T) -> T:
-        from torch.distributed.tensor import DTensor
-
-        def whole(shard: DTensor) -> Tensor:
-            # One at a time, and into the CPU's memory: all together may not fit on a device.
-            tensor = shard.full_tensor()
-            return tensor.cpu() if self.rank == 0 else torch.empty(0)
-
-        return tree_map_only(DTensor, whole, tree)
-
-    def spread(self, tree: T) -> T:
-        from torch.distributed.tensor import Shard, distribute_tensor
-
-        def mine(tensor: Tensor) -> Tensor:
-            # A scalar is the optimizer's count of steps, which every rank has.
-            if not tensor.ndim:
-                return tensor
-            return distribute_tensor(tensor, self.mesh, [Shard(0)], src_data_rank=None)
-
-        return tree_map_only(Tensor, mine, tree)
-
 
 def join(config: TrainConfig, corpus: Corpus, device: torch.device, sharding: Sharding) -> Ranks:
-    """Meet the other ranks of this run, if torchrun has started any.
+    """Join the other ranks of this run, if torchrun has started any.
 
     The process group stays until the process ends, so that several runs may follow each other.
 
     Raises:
         InputError: the batch cannot be split, there is no GPU for each rank, or the ranks were not started alike.
     """
-    where = rank_info()
-    if where.world_size == 1:
+    info = rank_info()
+    if info.world_size == 1:
         if sharding == "fsdp":
             raise InputError("sharding fsdp needs several processes; start them with torchrun, or leave it out")
         return Ranks(device)
-    if config.batch % (count := where.world_size * config.accumulate):
+    if config.batch % (count := info.world_size * config.accumulate):
         raise InputError(
-            f"batch {config.batch} cannot be split over {where.world_size} processes in {config.accumulate} parts "
+            f"batch {config.batch} cannot be split over {info.world_size} processes in {config.accumulate} parts "
             f"each; make it a multiple of {count}"
         )
     if device.type == "cuda":
-        if where.local_world_size > torch.cuda.device_count():
+        if info.local_world_size > torch.cuda.device_count():
             raise InputError(
-                f"{where.local_world_size} processes on this machine need a GPU each and there are "
+                f"{info.local_world_size} processes on this machine need a GPU each and there are "
                 f"{torch.cuda.device_count()}; lower --nproc-per-node"
             )
-        device = torch.device("cuda", where.local_rank)
+        device = torch.device("cuda", info.local_rank)
         torch.cuda.set_device(device)
     elif device.type != "cpu":
         raise InputError(f"several processes cannot train on {device.type} together; use --device cpu, or one process")
     if not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
         atexit.register(dist.destroy_process_group)
-    ranks = (Shards if sharding == "fsdp" else Replicas)(device, where)
-    same = {"config": dataclasses.asdict(config), "data": corpus.digest, "sharding": sharding}
-    if ranks.any(ranks.first(lambda: same) != same):
+    ranks = (Shards if sharding == "fsdp" else Replicas)(device, info)
+    options = {"config": dataclasses.asdict(config), "data": corpus.digest, "sharding": sharding}
+    if ranks.any(ranks.on_rank_0(lambda: options) != options):
         raise InputError("the processes have different options or data; start all of them with the same command")
     return ranks
-
-
-class _SharedFolder(RunFolder):
-    """A run folder as all ranks see it: rank 0 reads, writes and holds the lock, and all learn the outcome."""
-
-    def __init__(self, path: Path, ranks: Ranks) -> None:
-        super().__init__(path)
-        self.ranks, self.own = ranks, RunFolder(path)
-
-    def start(self, config: TrainConfig, corpus: Corpus, device: torch.device, *, resume: bool) -> None:
-        self.ranks.first(self.own.start, config, corpus, device, resume=resume)
-
-    def release(self) -> None:
-        if self.ranks.rank == 0:  # No meeting: this is also the way out of a failure.
-            self.own.release()
-
-    def log(self, **values: Any) -> None:
-        self.ranks.first(self.own.log, **values)
-
-    def metrics(self) -> list[dict[str, Any]]:
-        return self.ranks.first(self.own.metrics)
-
-    def save_state(self, state: dict[str, Any]) -> None:
-        self.ranks.first(self.own.save_state, state)
-
-    def load_state(self) -> dict[str, Any] | None:
-        return self.ranks.first(self.own.load_state)
-
-    def finish(self) -> None:
-        self.ranks.first(self.own.finish)
-
-    def save_story_nats(self, nats: np.ndarray) -> None:
-        self.ranks.first(self.own.save_story_nats, nats)
-
-    def story_nats(self) -> np.ndarray:
-        return self.ranks.first(self.own.story_nats)
-
-    @property
-    def is_complete(self) -> bool:
-        return self.ranks.first(lambda: self.own.is_complete)
-
-    @property
-    def result(self) -> dict[str, Any] | None:
-        return self.ranks.first(lambda: self.own.result)

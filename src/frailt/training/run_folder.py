@@ -13,36 +13,80 @@ resume.pt            state to go on from; deleted when the run is complete
 """
 
 import dataclasses
-import fcntl
 import io
-import json
 import math
-import pickle
-import platform
-import subprocess
 import tokenize
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import nn
 
 from frailt.configs import from_json
 from frailt.data.corpus import Corpus
-from frailt.errors import InputError
-from frailt.files import BusyError, read_json, write_bytes, write_json, write_text
+from frailt.errors import InputError, excerpt
+from frailt.files import hold, naming, read_json, remove_leftovers, write_bytes, write_json
+from frailt.training.checkpoint import Start, State, read_state, saved_step, write_state
 from frailt.training.config import TrainConfig
 from frailt.training.device import choose_precision
+from frailt.training.metrics import Metrics, append_metrics, cut_metrics, last_metrics, read_metrics
+from frailt.training.provenance import provenance
 
 INCIDENTAL = {"checkpoint_seconds", "device"}
 """Settings that do not change what is trained: a run may go on with others."""
 
 
-STORY_NATS = "story_nats.npy"
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataRecord:
+    """The data of a run."""
+
+    name: str
+    """Its folder's name, for the reader."""
+    train: str
+    """SHA-256 of the training tokens."""
+    valid: str
+    """SHA-256 of the validation tokens."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StartRecord:
+    """The saved model that a run began from."""
+
+    path: str
+    """Where it was, for the reader."""
+    sha256: str
+    """Hash of its weights' file."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecord:
+    """``run.json``. A later version may say more."""
+
+    config: TrainConfig
+    data: DataRecord
+    precision: Literal["float32", "bfloat16"] | None = None
+    """In which it began. Early versions had no choice, and did not record it."""
+    start: StartRecord | None = None
+    """``None``: from fresh weights."""
+    frailt: str = "unknown"
+    """Version, as of the next three."""
+    torch: str = "unknown"
+    numpy: str = "unknown"
+    python: str = "unknown"
+    commit: str | None = None
+    """The git commit of the code, where there was one."""
+    device: str = "unknown"
+    """Kind of device that the run began on."""
+    machine: str = "unknown"
+    """Its processor and threads, or its GPU."""
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the run's result came from: precision, versions, commit and machine."""
+        known = asdict(self)
+        return {name: known[name] for name in known if name not in ("config", "data", "start")}
 
 
 class RunFolder:
@@ -54,31 +98,36 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: Any = None
 
-    def start(self, config: TrainConfig, corpus: Corpus, device: torch.device, *, resume: bool) -> None:
-        """Make the folder, or check that it holds this same run.
+    def open(
+        self, config: TrainConfig, corpus: Corpus, device: torch.device, start: Start | None = None, *, resume: bool
+    ) -> None:
+        """Lock the folder for this run, and make it where there is none.
 
         Raises:
-            BusyError: the folder is in use by another process.
+            BusyError: another process has it.
             InputError: it holds a run and ``resume`` is false, or holds another run or other files.
         """
-        record = {
-            "config": dataclasses.asdict(config),
-            "data": {"name": corpus.folder.name, **corpus.digest},
-            "precision": choose_precision(config.precision, device),
-            **provenance(device),
-        }
-        self._refuse(config, corpus, resume=resume)  # Before anything is written.
-        self.hold()
+        self._refuse(config, corpus, start, resume=resume)  # Before anything is written.
+        self.lock()
         try:
-            self._refuse(config, corpus, resume=resume)  # Another process may have been here since.
+            self._refuse(config, corpus, start, resume=resume)  # Another process may have been here since.
+            remove_leftovers(self.path)
             if not (self.path / "run.json").exists():
-                write_json(self.path / "run.json", record)
+                record = RunRecord(
+                    config=config,
+                    data=DataRecord(name=corpus.folder.name, **corpus.digest),
+                    precision=choose_precision(config.precision, device),
+                    start=StartRecord(path=str(start.path), sha256=start.sha256) if start else None,
+                    **provenance(device),
+                )
+                write_json(self.path / "run.json", asdict(record))
         except BaseException:
-            self.release()
+            self.unlock()
             raise
 
-    def _refuse(self, config: TrainConfig, corpus: Corpus, *, resume: bool) -> None:
+    def _refuse(self, config: TrainConfig, corpus: Corpus, start: Start | None, *, resume: bool) -> None:
         if not (self.path / "run.json").exists():
             # Hidden files may be what a kill left of a write.
             if self.path.exists() and any(not path.name.startswith(".") for path in self.path.iterdir()):
@@ -87,97 +136,84 @@ class RunFolder:
         if not resume:
             raise InputError(f"{self.path} holds a run already; add --resume to go on, or choose another --out")
         self.check(config, corpus)
+        before = self.record().start
+        if (before.sha256 if before else None) != (start.sha256 if start else None):
+            raise InputError(
+                f"{self.path} began from {f'the model {excerpt(before.path)}' if before else 'fresh weights'}; "
+                f"{'give it' if before else 'leave out'} --start, or choose another --out"
+            )
 
     def check(self, config: TrainConfig, corpus: Corpus) -> None:
-        """Whether the folder's run has this config, but for incidental settings, and this data.
+        """Check that the folder's run has this config, but for incidental settings, and this data.
 
         Raises:
             InputError: it has not.
         """
-        stored = self.record()
-        if wrong := _differences(stored["config"], dataclasses.asdict(config)):
-            raise InputError(f"{self.path} holds a run with another {wrong[0]}; use its value or another --out")
-        if {**stored["data"], "name": ""} != {**corpus.digest, "name": ""}:
+        record = self.record()
+        if different := _differences(record.config, config):
+            raise InputError(f"{self.path} holds a run with another {different[0]}; use its value or another --out")
+        if {"train": record.data.train, "valid": record.data.valid} != corpus.digest:
             raise InputError(f"{self.path} was trained on other data; use that data or another --out")
 
-    def hold(self) -> None:
-        """Lock the folder, until ``release`` or the end of the process.
+    def lock(self) -> None:
+        """Keep other processes out, until ``unlock`` or the end of this one, however it ends.
 
         Raises:
-            BusyError: another process has it.
+            BusyError: another process has the folder.
         """
-        # The lock belongs to the open file: it ends with the process, however that ends. It is a file of its own, since
-        # one that is replaced could be locked twice.
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.lock = (self.path / ".lock").open("a")
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.lock.close()
-            raise BusyError(
-                f"{self.path} is being trained by another process; wait for it or choose another --out"
-            ) from None
+        busy = f"{self.path} is being trained by another process; wait for it or choose another --out"
+        self._lock = hold(self.path / ".lock", busy)
 
-    def release(self) -> None:
-        """Let others use the folder."""
-        self.lock.close()
+    def unlock(self) -> None:
+        """Let others use the folder; nothing happens where this process has not locked it."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
-    def record(self) -> dict[str, Any]:
-        """What ``run.json`` says."""
-        return read_json(self.path / "run.json")
+    def record(self) -> RunRecord:
+        """What ``run.json`` says.
+
+        Raises:
+            InputError: it is missing or damaged.
+        """
+        path = self.path / "run.json"
+        return from_json(RunRecord, read_json(path), str(path), ignore_unknown=True)
 
     @property
     def precision(self) -> str:
-        """The precision that it began in. Runs without a record of it were told which."""
+        """The precision that it began in."""
         record = self.record()
-        return record.get("precision", record["config"]["precision"])
+        return record.precision or record.config.precision
 
     def config(self) -> TrainConfig:
         """The run's config."""
-        return from_json(TrainConfig, self.record()["config"], str(self.path / "run.json"))
+        return self.record().config
 
-    def log(self, **values: Any) -> None:
+    def log(self, line: Metrics) -> None:
         """Add a line to the metrics."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        append_metrics(self._metrics, line)
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[Metrics]:
         """All metrics so far, in order. A last line that was cut off in writing is left out."""
-        path = self.path / "metrics.jsonl"
-        if not path.exists():
-            return []
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        try:
-            return [json.loads(line) for line in lines if line.endswith("\n")]
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path} is damaged ({error}); train into another --out") from None
+        return read_metrics(self._metrics)
 
-    def save_state(self, state: dict[str, Any]) -> None:
+    @property
+    def _metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def save_state(self, state: State) -> None:
         """Store what ``--resume`` needs, atomically."""
-        # Through memory: torch reports a full disk as another kind of error.
-        data = io.BytesIO()
-        torch.save(state, data)
-        write_bytes(self.path / "resume.pt", data.getvalue())
+        write_state(self.path / "resume.pt", state)
 
-    def load_state(self) -> dict[str, Any] | None:
+    def load_state(self, model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> State | None:
         """The last stored state, with the metrics cut back to it; ``None`` if the run has not saved one.
 
         Raises:
-            InputError: the state cannot be read.
+            InputError: state or metrics are damaged; nothing has changed then.
         """
         path = self.path / "resume.pt"
-        if not path.exists():
-            write_text(self.path / "metrics.jsonl", "")
-            return None
-        with _readable(path):
-            with zipfile.ZipFile(path) as archive:
-                if broken := archive.testzip():  # torch does not look at the checksums.
-                    raise zipfile.BadZipFile(broken)
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            if state.keys() != {"step", "model", "optimizer"}:
-                raise KeyError("model")
-        kept = [line for line in self.metrics() if line["step"] <= state["step"]]
-        write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        state = read_state(path, model, optimizer, steps) if path.exists() else None
+        cut_metrics(self._metrics, state.step if state else -1)
         return state
 
     @property
@@ -188,53 +224,7 @@ class RunFolder:
             InputError: the state cannot be read.
         """
         path = self.path / "resume.pt"
-        if not path.exists():
-            return 0
-        with _readable(path):  # Mapped: the weights stay on the disk.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)["step"]
-
-    def save_story_nats(self, nats: np.ndarray) -> None:
-        """Store the nats of each validation story."""
-        data = io.BytesIO()
-        np.save(data, nats, allow_pickle=False)
-        write_bytes(self.path / STORY_NATS, data.getvalue())
-
-    def story_nats(self) -> np.ndarray:
-        """Nats of each validation story under the model of a complete run: float64 of shape ``(stories,)``.
-
-        Raises:
-            InputError: the run is not complete, or the file is damaged or of another run.
-        """
-        result, path = self.result, self.path / STORY_NATS
-        if result is None or not path.is_file():
-            raise InputError(f"{self.path} holds no complete run; train it to its end with --resume")
-        damaged = f"{path} is damaged or of another run; delete it, and the same command measures it again"
-        # A story has at least one target, so there are no more stories than targets; the header takes a page at most.
-        if path.stat().st_size > 8 * result["targets"] + 4096:
-            raise InputError(damaged)
-        try:
-            with path.open("rb") as file:
-                version = np.lib.format.read_magic(file)
-                if version != (1, 0):
-                    raise ValueError(version)
-                shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-                if len(shape) != 1 or fortran or dtype != np.dtype("<f8"):
-                    raise ValueError(shape)
-                nats = np.frombuffer(file.read(), "<f8")
-        except (ValueError, EOFError, SyntaxError, tokenize.TokenError):
-            raise InputError(damaged) from None
-        if (
-            nats.shape != shape
-            or not np.isfinite(nats).all()
-            or not math.isclose(nats.sum(), result["nats"], rel_tol=1e-3)
-        ):
-            raise InputError(damaged)
-        return nats
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the run is trained to its end and its stories are measured."""
-        return self.result is not None and (self.path / STORY_NATS).is_file()
+        return saved_step(path, self.config().steps) if path.exists() else 0
 
     def finish(self) -> None:
         """Drop the state: there is nothing left to go on with."""
@@ -243,75 +233,71 @@ class RunFolder:
     @property
     def step(self) -> int:
         """The step of the last metrics line; 0 before the first."""
-        lines = self.metrics()
-        return lines[-1]["step"] if lines else 0
+        line = last_metrics(self._metrics)
+        return line.step if line else 0
 
     @property
-    def result(self) -> dict[str, Any] | None:
-        """The last metrics line of a complete run; ``None`` while it is not complete."""
-        lines = self.metrics()
-        return lines[-1] if lines and lines[-1].get("final") else None
+    def result(self) -> Metrics | None:
+        """The last metrics line of a run that is trained to its end; ``None`` before."""
+        line = last_metrics(self._metrics)
+        return line if line and line.final else None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run is trained to its end and the nats of its stories are kept."""
+        return self.result is not None and (self.path / "story_nats.npy").is_file()
+
+    def save_story_nats(self, nats: np.ndarray) -> None:
+        """Store the nats of each validation story."""
+        data = io.BytesIO()
+        np.save(data, nats, allow_pickle=False)
+        write_bytes(self.path / "story_nats.npy", data.getvalue())
+
+    def story_nats(self) -> np.ndarray:
+        """Nats of each validation story under the model of a complete run: float64 of shape ``(stories,)``.
+
+        Raises:
+            InputError: the run is not complete, or the file is damaged or of another run.
+        """
+        result, path = self.result, self.path / "story_nats.npy"
+        if result is None or not path.is_file():
+            raise InputError(f"{self.path} holds no complete run; train it to its end with --resume")
+        assert result.nats is not None
+        assert result.targets is not None
+        try:
+            # A story has at least one target, so there are no more stories than targets; the header has some 100 bytes.
+            if path.stat().st_size > 8 * result.targets + 4096:
+                raise ValueError("size")
+            nats = _read_vector(path)
+            # It may have been measured on another device than the loss.
+            if not np.isfinite(nats).all() or not math.isclose(nats.sum(), result.nats, rel_tol=1e-3):
+                raise ValueError("sum")
+        except (ValueError, EOFError, SyntaxError, tokenize.TokenError):
+            raise InputError(
+                f"{path} is damaged or of another run; delete it, and --resume measures it again"
+            ) from None
+        return nats
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """What goes wrong within is the fault of the saved state ``path``."""
-    try:
-        yield
-    except (zipfile.BadZipFile, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, LookupError) as error:
-        raise InputError(
-            f"{path} is damaged ({type(error).__name__}); delete it to train this run from its start"
-        ) from None
+def _read_vector(path: Path) -> np.ndarray:
+    """A file of NumPy's with one row of float64. ``np.load`` would take as much memory as its header claims."""
+    with naming(path), path.open("rb") as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("version")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        vector = np.frombuffer(file.read(), "<f8")
+        if shape != vector.shape or dtype != vector.dtype:
+            raise ValueError("header")
+        return vector
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
-    """Versions, code and machine that a result came from."""
-    return {
-        "frailt": version("frailt"),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "commit": commit(),
-        "device": device.type,
-        "machine": machine(device),
-    }
-
-
-def commit() -> str | None:
-    """The git commit of this code; ``None`` where it is installed without its repository, or there is no git."""
-    root = Path(__file__).resolve().parents[3]
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def machine(device: torch.device) -> str:
-    """Processor and threads, or the GPU's name."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name()
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
-        ]
-        model = names[0] if names else model
-    return f"{model}, {torch.get_num_threads()} threads"
-
-
-def _differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+def _differences(a: Any, b: Any) -> list[str]:
     """Names of the settings in which two configs differ, but for ``INCIDENTAL`` ones."""
-    found = []
-    for name in sorted(a.keys() | b.keys()):
-        if name in INCIDENTAL:
-            continue
-        left, right = a.get(name), b.get(name)
-        if isinstance(left, dict) and isinstance(right, dict):
-            found += _differences(left, right)
-        elif left != right:
-            found.append(f"{name} ({left}, now {right})")
-    return found
+    different = []
+    for field in dataclasses.fields(a):
+        left, right = getattr(a, field.name), getattr(b, field.name)
+        if dataclasses.is_dataclass(left):
+            different += _differences(left, right)
+        elif left != right and field.name not in INCIDENTAL:
+            different.append(f"{field.name} ({left}, now {right})")
+    return different

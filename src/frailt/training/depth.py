@@ -1,0 +1,28 @@
+"""How many passes a training step makes through each group.
+
+A new schedule (passes that begin late, a curriculum) is a value of ``TrainConfig.passes`` and a branch here: what a
+step does follows from config and step alone, so every rank makes the same passes and a resumed run goes on with them.
+"""
+
+import numpy as np
+
+from frailt.training.config import TrainConfig
+
+MOST = 3
+"""The Poisson number behind random passes is at most this many times M. It has no upper end by itself, and each pass
+keeps its activations: without a cap a long run would meet a step that does not fit into memory."""
+
+
+def passes_at(config: TrainConfig, step: int) -> tuple[int, ...] | None:
+    """Passes through each group in a step, counted from 0; ``None``: as many as the shape says.
+
+    Random passes are 1 + min(Poisson(M - 1), 3 M) for a group of M > 1 passes. Their mean is M: the cap takes away less
+    than a thousandth, so the shape's effective depth is also what a step costs on average.
+    """
+    if config.passes == "fixed":
+        return None
+    random = np.random.default_rng([config.seed, step])
+    return tuple(
+        1 + min(int(random.poisson(group.iterations - 1)), MOST * group.iterations) if group.iterations > 1 else 1
+        for group in config.model.groups
+    )
