@@ -87,8 +87,8 @@ class BPE(Tokenizer):
         to_text = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
         self._bpe.decoder = decoders.Sequence([*to_text, decoders.Strip(" ", 1, 0)])
 
-    @classmethod
-    def train(cls, stories: Iterable[str], *, vocab_size: int = 512) -> "BPE":
+    @staticmethod
+    def train(stories: Iterable[str], *, vocab_size: int = 512) -> "BPE":
         """Learn a vocabulary of at most ``vocab_size`` pieces, the way llama2.c trains SentencePiece.
 
         At most half of the learned pieces are single characters: the rarest ones beyond that, and
@@ -122,7 +122,7 @@ class BPE(Tokenizer):
         )
         interruptible(partial(bpe.train_from_iterator, lines, trainer))
         merged = ["".join(merge) for merge in json.loads(bpe.to_str())["model"]["merges"]]
-        return cls.from_ranked([*FIXED, *dict.fromkeys(merged), *alphabet])
+        return BPE.from_ranked([*FIXED, *dict.fromkeys(merged), *alphabet])
 
     @classmethod
     def from_ranked(cls, pieces: Sequence[str], scores: Sequence[float] | None = None) -> "BPE":

@@ -110,11 +110,8 @@ class Manifest:
 
     def as_json(self) -> dict[str, Any]:
         """The manifest as it is written."""
-        stored = asdict(self) | {"ends": list(self.ends)}
-        stored["sources"] = [
-            {key: value for key, value in source.items() if value is not None} for source in stored["sources"]
-        ]
-        return stored
+        sources = [{key: value for key, value in asdict(s).items() if value is not None} for s in self.sources]
+        return asdict(self) | {"ends": list(self.ends), "sources": sources}
 
     def write(self, folder: Path) -> None:
         """Write ``manifest.json``."""

@@ -15,8 +15,8 @@ from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
 from frailt.files import naming
 
-_CHUNK = 1 << 20
-"""Characters of stories that are encoded at a time. Ctrl-C waits for the end of a chunk."""
+_CHUNK = 1 << 18
+"""Characters of stories that are encoded at a time: a token takes some 100 bytes then, and Ctrl-C waits for the end."""
 
 
 def write_tokens(
