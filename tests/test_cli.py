@@ -247,7 +247,7 @@ BAD = [
     ("compare --data data --seeds 0,-1", r"seed is -1"),
     ("compare --data data --shapes 1,1", r"a shape or a seed is listed twice"),
     ("compare --data data --shapes 1,x", r"shape 'x' is not understood"),
-    ("compare --data data --shapes 1^2:odd", r"shape '1\^2:odd' has an unknown encoding"),
+    ("compare --data data --shapes 1^2:odd", r"model '1\^2:odd': encoding is 'odd', which is not of type"),
     ("compare --data data --heads 3", r"dim 64 with 3 heads gives no even head width"),
     ("reproduce --data data --budget soon", r"budget 'soon' is not understood; write tokens like 4M, or minutes like"),
     ("reproduce --data data --budget 0", r"budget is 0; it must be above 0"),

@@ -148,4 +148,10 @@ def _text(value: Any) -> str:
 
 def split_names(text: str) -> tuple[str, ...]:
     """Names of models that are joined by commas, as their settings are too: ``1,1^8:none,tied=false,8`` are three."""
-    return tuple(re.split(r",(?=\s*[\d(])", text))
+    names: list[str] = []
+    for item in text.split(","):
+        if names and ":" in names[-1] and item.lstrip()[:1].isalpha():
+            names[-1] += f",{item}"
+        else:
+            names.append(item)
+    return tuple(names)
