@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
 from frailt.inference.cpu.exit_kernels import BEFORE, LEAVE
-from frailt.inference.cpu.kernels import READ, SCORE, STEP, Job, Sizes, read
+from frailt.inference.cpu.kernels import READ, SCORE, STEP, Job, read
 from frailt.inference.cpu.packing import READER, Packed, padded
 from frailt.inference.cpu.products import COLUMNS, LANES
-from frailt.inference.cpu.thread_pool import POOL, ThreadCount, cores, doors
+from frailt.inference.cpu.thread_pool import POOL, ThreadCount, cores, new_doors
 from frailt.inference.exit_rule import EarlyExit
 from frailt.inference.generation import Decoder
 from frailt.inference.storyteller import Storyteller
@@ -90,9 +90,9 @@ class CompiledDecoder(Decoder):
         super().__init__(packed.config.context)
         passes = Shape.parse(packed.config.shape).passes(iterations)
         self._vocab, self._all, self._rows = packed.config.vocab_size, list(passes), list[Row]()
-        most = threads or _worth(packed)
-        self._threads, self._trial = most, None if threads else ThreadCount(most)
-        self._job = _job(packed, passes, early_exit, most)
+        self._threads = threads or _worth(packed)
+        self._trial = None if threads else ThreadCount(self._threads)
+        self._use(_job(packed, passes, early_exit, self._threads))
 
     @property
     def passes(self) -> NDArray[np.int64]:
@@ -132,7 +132,10 @@ class CompiledDecoder(Decoder):
             for old, new in zip((job.keys, job.values), wider, strict=True):
                 new[: len(old)] = old
             # A helper may still wait for another order on the arrays from before.
-            self._job = job._replace(doors=doors(len(job.doors)), keys=wider[0], values=wider[1])
+            self._use(job._replace(doors=new_doors(len(job.doors)), keys=wider[0], values=wider[1]))
+
+    def _use(self, job: Job) -> None:
+        self._job, self._fields = job, tuple(job)
 
     def _read(self, entries: list[tuple[int, int, int, int]]) -> tuple[NDArray[np.float32], list[list[int]]]:
         """Scores and passes for the entries that ask for them.
@@ -145,22 +148,22 @@ class CompiledDecoder(Decoder):
                 raise InputError(f"{position + 1} tokens are more than the model's context of {self.context}")
             if not 0 <= token < self._vocab:
                 raise InputError(f"{token} is no token of a vocabulary of {self._vocab}")
-        job, scores, passes = self._job, list[NDArray[np.float32]](), list[list[int]]()
-        for start in range(0, len(entries), AT_ONCE):
-            part = entries[start : start + AT_ONCE]
-            job.order[0] = len(part)
-            job.entries[: len(part)] = part
-            lines = sum(entry[3] >= SCORE for entry in part)
-            job.passes[:lines] = self._all
-            if self._trial is not None:
-                self._threads = self._trial.threads
-            begun = perf_counter()
-            threads = POOL.run(read, job, self._threads)
-            if self._trial is not None:
-                self._trial.record(threads, len(part), perf_counter() - begun)
-            scores.append(job.logits[:lines, : self._vocab].copy())
-            passes += job.passes[:lines].tolist()
-        return np.concatenate(scores) if scores else np.empty((0, self._vocab), np.float32), passes
+        if len(entries) <= AT_ONCE:
+            return self._call(entries)
+        parts = [self._call(entries[at : at + AT_ONCE]) for at in range(0, len(entries), AT_ONCE)]
+        return np.concatenate([scores for scores, _ in parts]), [one for _, passes in parts for one in passes]
+
+    def _call(self, entries: list[tuple[int, int, int, int]]) -> tuple[NDArray[np.float32], list[list[int]]]:
+        job, count, trial = self._job, len(entries), self._trial
+        job.order[0] = count
+        job.entries[:count] = np.array(entries, np.int64).reshape(count, 4)
+        job.passes[:] = self._all
+        begun = perf_counter()
+        threads = POOL.run(read, self._fields, job.doors, trial.threads if trial is not None else self._threads)
+        if trial is not None:
+            trial.record(threads, count, perf_counter() - begun)
+        lines = sum([entry[3] >= SCORE for entry in entries])
+        return job.logits[:lines, : self._vocab].copy(), job.passes[:lines].tolist()
 
 
 def _job(packed: Packed, passes: tuple[int, ...], early_exit: EarlyExit | None, threads: int) -> Job:
@@ -178,11 +181,11 @@ def _job(packed: Packed, passes: tuple[int, ...], early_exit: EarlyExit | None, 
     keys, values = (np.zeros((1, len(plan), config.key_value_heads, room), kind) for _ in range(2))
     vocab = padded(config.vocab_size, LANES)
     return Job(
-        doors=doors(threads),
+        doors=new_doors(threads),
         order=np.zeros(3, np.int64),
         entries=np.zeros((AT_ONCE, 4), np.int64),
         counter=np.zeros(16, np.int64),
-        sizes=Sizes(config.heads, config.key_value_heads, config.dim, dim_row, hidden_row, config.vocab_size),
+        sizes=(config.heads, config.key_value_heads, config.dim, dim_row, hidden_row, config.vocab_size),
         epsilon=np.float32(config.norm_eps),
         weights=packed.weights,
         scales=packed.scales,

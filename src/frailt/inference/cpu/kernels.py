@@ -26,19 +26,6 @@ READ, SCORE, STEP = 0, 1, 2
 """What to do with a token: read it, also score what follows it, and let it leave groups early."""
 
 
-class Sizes(NamedTuple):
-    """Of a model; rows are counted with their padding."""
-
-    heads: int
-    kv_heads: int
-    dim: int
-    dim_row: int
-    """Numbers in a row of ``dim`` weights."""
-    hidden_row: int
-    """Numbers in a row of hidden weights."""
-    vocab: int
-
-
 class Job(NamedTuple):
     """What ``read`` works on: the model, its memory of a batch of texts, an order, and room for results.
 
@@ -53,7 +40,8 @@ class Job(NamedTuple):
     """Shape ``(n, 4)``: for each token to read its batch row, its position, the token, and what to do with it."""
     counter: NDArray[np.int64]
     """For ``meet``."""
-    sizes: Sizes
+    sizes: tuple[int, int, int, int, int, int]
+    """Heads, kv_heads, dim, the numbers in a row of dim and of hidden weights, padding included, and vocab."""
     epsilon: np.float32
     """Of RMSNorm."""
     weights: NDArray[Any]
@@ -95,15 +83,15 @@ class Job(NamedTuple):
 
 
 @compiled(products, exit_kernels, thread_pool, vector_math, **options)
-def read(job, helper, threads):
+def read(fields, helper, threads):
     """Carry out one order as its leader, or orders as a helper; how many threads did.
 
     Args:
-        job: what to work on.
+        fields: of the job, as a plain tuple: a named one takes twice as long on its way from Python.
         helper: 0 for the leader, or the number of a helper.
         threads: how many the leader may use.
     """
-    thread = 0
+    job, thread = Job(*fields), 0
     if helper > 0:
         arrive(job.doors, helper)
     while True:
@@ -226,12 +214,12 @@ def _read(job, private, short, thread, threads):
 @numba.njit(**options)
 def _score(job, x, normal, short, out, thread, threads):
     """A thread's share of the head: scores of the next token, from a signal."""
-    sizes, weights, scales = job.sizes, job.weights, job.scales
-    _normalise(x, job.norms[len(job.norms) - 1], job.epsilon, normal, sizes.dim)
-    own, factor = operand(weights, normal[: sizes.dim_row], short[: sizes.dim_row])
+    dim, dim_row, weights = job.sizes[2], job.sizes[3], job.weights
+    _normalise(x, job.norms[len(job.norms) - 1], job.epsilon, normal, dim)
+    own, factor = operand(weights, normal[:dim_row], short[:dim_row])
     place = job.starts[len(job.starts) - 1]
     a, b = _share(len(out) // LANES, thread, threads)
-    product(weights, scales, place[0], place[1], own, factor, sizes.dim_row, out, a, b)
+    product(weights, job.scales, place[0], place[1], own, factor, dim_row, out, a, b)
 
 
 @numba.njit(**options)

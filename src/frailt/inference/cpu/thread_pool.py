@@ -44,25 +44,26 @@ class ThreadPool:
         self._helpers: list[Helper] = []
         self._full = False
 
-    def run(self, function: Callable[..., int], job: Any, threads: int) -> int:
+    def run(self, function: Callable[..., int], job: Any, doors: NDArray[np.int64], threads: int) -> int:
         """Call ``function(job, 0, threads)`` here, and ``function(job, n, 0)`` on helper n.
 
         Args:
             function: compiled, without Python's lock, and never raising. Here it begins with ``gather``; on a helper it
                 goes on while ``order_for`` gives it a number.
-            job: has ``doors``, always the same array for the same job.
+            job: what to work on.
+            doors: of this job, always the same array for the same job.
             threads: how many at most, the caller included.
 
         Returns:
             How many took part: fewer where a helper is busy with another job or no thread can be started.
         """
         if threads > 1:
-            if job.doors[0, 0] != os.getpid():  # New, or from before a fork, when other threads stood at these doors.
-                job.doors[1:] = GONE
-                job.doors[0, 0] = os.getpid()
+            if doors[0, 0] != os.getpid():  # New, or from before a fork, when other threads stood at these doors.
+                doors[1:] = GONE
+                doors[0, 0] = os.getpid()
             for helper in self._hired(threads - 1):
                 if helper.idle and helper.orders.empty():
-                    job.doors[helper.number, 0] = COMING
+                    doors[helper.number, 0] = COMING
                     helper.orders.put((function, job))
         return function(job, 0, threads)
 
@@ -166,7 +167,7 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Microseconds of processor time in a period, and the period, as Linux has them for a control group."""
 
 
-def doors(threads: int) -> NDArray[np.int64]:
+def new_doors(threads: int) -> NDArray[np.int64]:
     """Doors for a new job, far enough from each other that no two share a line of the processor's cache."""
     return np.zeros((threads, 16), np.int64)
 
