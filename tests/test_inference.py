@@ -12,11 +12,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import GREEDY, PROMPTS, TEXT, TOKENIZER, teller, tiny
+from models import GREEDY, PROMPTS, TEXT, TOKENIZER, stored, teller, tiny
 from shared_data import TOK512, needs_shared
 
 import frailt
 from frailt.errors import InputError
+from frailt.inference.cpu.decoder import CompiledStoryteller
+from frailt.inference.cpu.packing import pack
 from frailt.inference.sampling import Sampling, draw, probabilities
 from frailt.inference.torch_decoder import TorchStoryteller
 from frailt.model.checkpoint import save_model
@@ -80,6 +82,18 @@ def test_the_likeliest_token_is_never_filtered_out() -> None:
     logits = np.array([[1.0, 2.0, 0.0]])
     for sampling in (Sampling(top_k=1), Sampling(top_p=1e-9), Sampling(min_p=1.0)):
         assert probabilities(logits, sampling).tolist() == [[0, 1, 0]]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_scores_that_are_no_numbers_are_refused(temperature: float, broken: float) -> None:
+    own = teller()
+    with torch.no_grad():
+        own.model.norm.weight[3] = broken
+    fast = CompiledStoryteller(pack(stored(own.model.float())), TOKENIZER)
+    for model in (own, fast):
+        with pytest.raises(InputError, match="the model's scores are not finite numbers: its weights are damaged"):
+            model.generate(["Lily"], Sampling(temperature=temperature))
 
 
 def test_drawing_follows_the_probabilities() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from models import random_tokens, stored, tiny
+from models import PROMPTS, TOKENIZER, random_tokens, stored, tiny
 
 from frailt.inference.cpu import thread_pool
 from frailt.inference.cpu.decoder import CompiledDecoder, CompiledStoryteller
@@ -102,8 +102,6 @@ print(threading.active_count())
 
 
 def test_threads_of_python_share_a_storyteller() -> None:
-    from test_inference import PROMPTS, TOKENIZER
-
     model = tiny("1^3", vocab_size=TOKENIZER.vocab_size, context=64)
     storyteller = CompiledStoryteller(pack(stored(model)), TOKENIZER, threads=2)
     samplings = [Sampling(max_tokens=30, seed=seed) for seed in range(4)]

@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from frailt.errors import InputError
 from frailt.inference.sampling import Sampling, draw, probabilities
 
 
@@ -113,24 +112,22 @@ class Batch:
         """
         self._advance()
         assert self._scores is not None
-        if not np.isfinite(self._scores).all():
-            raise InputError("the model's scores are not finite: its weights are damaged or its training failed")
         tokens = draw(probabilities(self._scores, self._sampling), [row.random for row in self.rows])
-        passes = map(tuple, self._decoder.passes.tolist())
-        drawn = [self._drawn(*each) for each in zip(self.rows, tokens, passes, strict=True)]
-        self._staying = [i for i, each in enumerate(drawn) if each.finish is None]
-        self.rows = [self.rows[i] for i in self._staying]
+        drawn, self._staying = [], []
+        for i, (row, token, passes) in enumerate(zip(self.rows, tokens, self._decoder.passes.tolist(), strict=True)):
+            row.tokens.append(token)
+            row.drawn += 1
+            finish: Finish | None = None
+            if token in self._ends:
+                finish = "end"
+            elif row.drawn >= self._sampling.max_tokens:
+                finish = "length"
+            else:
+                self._staying.append(i)
+            drawn.append(Drawn(row, token, tuple(passes), finish))
+        if len(self._staying) < len(drawn):
+            self.rows = [self.rows[i] for i in self._staying]
         return drawn
-
-    def _drawn(self, row: Row, token: int, passes: tuple[int, ...]) -> Drawn:
-        row.tokens.append(token)
-        row.drawn += 1
-        finish: Finish | None = None
-        if token in self._ends:
-            finish = "end"
-        elif row.drawn >= self._sampling.max_tokens:
-            finish = "length"
-        return Drawn(row, token, passes, finish)
 
     def _advance(self) -> None:
         """Read the tokens that were drawn last."""
@@ -138,12 +135,14 @@ class Batch:
             return
         context = self._decoder.context
         full = [row for row in self.rows if len(row.tokens) >= context]
-        going = [i for i, row in zip(self._staying, self.rows, strict=True) if len(row.tokens) < context]
-        self.rows = [row for row in self.rows if len(row.tokens) < context]
-        self._staying = None
+        if full:
+            both = zip(self._staying, self.rows, strict=True)
+            self._staying = [i for i, row in both if len(row.tokens) < context]
+            self.rows = [row for row in self.rows if len(row.tokens) < context]
+        going, self._staying = self._staying, None
         if len(going) < self._held:
             self._decoder.select(going)
-        self._held = len(going)
+            self._held = len(going)
         self._scores = self._decoder.step([row.tokens[-1] for row in self.rows]) if going else None
         self._join(full)
 
