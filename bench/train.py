@@ -92,10 +92,10 @@ def theirs(config: TrainConfig, corpus: Corpus, attention: str) -> Step:
 
     def train_step() -> float:
         nonlocal step
-        x, y = corpus.train.batch(step, batch=config.batch, context=CONTEXT, seed=config.seed)
+        rows = corpus.train.rows(step, batch=config.batch, context=CONTEXT, seed=config.seed)
         with autocast(choose_precision(config.precision, device), device):
-            logits = forward(input_ids=x.to(device)).logits
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), y.flatten().to(device))
+            logits = forward(input_ids=rows[:, :-1].to(device)).logits
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten().to(device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip)
         optimizer.step()

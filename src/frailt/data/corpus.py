@@ -95,11 +95,6 @@ class TokenFile:
         rows = self.tokens[windows[:, None] * context + np.arange(context + 1)]
         return torch.from_numpy(rows.astype(np.int64))
 
-    def batch(self, step: int, *, batch: int, context: int, seed: int, share: tuple[int, int] = (0, 1)) -> Batch:
-        """``rows`` as input and targets."""
-        rows = self.rows(step, batch=batch, context=context, seed=seed, share=share)
-        return rows[:, :-1], rows[:, 1:]
-
 
 def windows(tokens: np.ndarray, *, context: int, batch: int) -> Iterator[Batch]:
     """Cut a stream into consecutive windows for evaluation: every token but the first is a target exactly once.
