@@ -300,8 +300,8 @@ def test_a_comparison_leaves_its_files(made: Made, corpus: Corpus) -> None:
     assert stored["config"]["shapes"] == list(SHAPES)
     assert stored["config"]["seeds"] == list(SEEDS)
     assert stored["config"]["base"]["tokens"] == BASE.tokens
-    assert stored["data"]["train"]["sha256"] == corpus.digest["train"]
-    assert stored["data"]["valid"]["sha256"] == corpus.digest["valid"]
+    assert stored["data"]["manifest"]["train"]["sha256"] == corpus.digest["train"]
+    assert stored["data"]["manifest"]["valid"]["sha256"] == corpus.digest["valid"]
     assert {"frailt", "torch", "numpy", "python", "commit", "machine"} <= stored["provenance"].keys()
     assert [row["name"] for row in stored["rows"]] == list(SHAPES)
     for row, kept in zip(result.rows, stored["rows"], strict=True):

@@ -85,7 +85,7 @@ def commands(results: GridResults) -> list[str]:
     by_seeds: dict[tuple[int, str], list[str]] = {}
     for (dim, name), runs in results.cells.items():
         by_seeds.setdefault((dim, ",".join(str(run.seed) for run in runs)), []).append(name)
-    data = "".join(c if c.isprintable() else " " for c in str(results.data["name"]))
+    data = "".join(c if c.isprintable() else " " for c in results.data.name)
     return [
         f"frailt reproduce --data {shlex.quote(data)} --out grid --widths {dim} --shapes '{','.join(names)}' "
         f"--seeds {seeds} --budget {results.tokens} --lr {base.optimizer.lr:g} --batch {base.batch} "
@@ -97,7 +97,7 @@ def commands(results: GridResults) -> list[str]:
 
 def budget(results: GridResults) -> str:
     """What stands in every caption: how long every model was trained."""
-    times = results.tokens / results.data["train"]["tokens"]
+    times = results.tokens / max(results.data.manifest.train.tokens, 1)
     return f"Each model: {results.tokens:,} training tokens ({times:.2g} times the text)."
 
 

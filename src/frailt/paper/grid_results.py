@@ -16,7 +16,7 @@ from frailt.model.variant import Variant
 from frailt.paper.claims import CLAIMS, FEW_TOKENS, Losses
 from frailt.paper.grid import GridConfig
 from frailt.paper.published import LOSSES
-from frailt.studies.cells import CompleteRun, complete_runs
+from frailt.studies.cells import CompleteRun, StudyData, complete_runs
 from frailt.studies.gap import Gap, gap_closed, seed_spread
 from frailt.training.config import TrainConfig
 from frailt.training.device import choose_device
@@ -54,7 +54,7 @@ class GridResults:
 
     protocol: TrainConfig
     """Width, model and seed stand beside each run."""
-    data: dict[str, Any]
+    data: StudyData
     runs: tuple[GridRun, ...]
     """By width, model in the order of the grid, and seed."""
     gaps: tuple[GridGap, ...]
@@ -94,7 +94,7 @@ class GridResults:
 
         return cls(
             protocol=grid.base,
-            data={"name": corpus.folder.name, **corpus.manifest.as_json()},
+            data=StudyData.of(corpus),
             runs=tuple(
                 GridRun(
                     dim=dim,

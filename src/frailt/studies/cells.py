@@ -15,6 +15,7 @@ import numpy as np
 
 from frailt.configs import changed
 from frailt.data.corpus import Corpus
+from frailt.data.manifest import Manifest
 from frailt.errors import InputError
 from frailt.evaluation.loss import Loss
 from frailt.model.counts import count
@@ -69,6 +70,20 @@ def steps_done(config: TrainConfig, folder: Path) -> int:
     """Training steps of a run that need not be made again: those before the saved state that it goes on from."""
     run = RunFolder(folder)
     return run.saved if run.result is None else config.steps
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyData:
+    """The data that all runs of a study were trained on."""
+
+    name: str
+    """Its folder's name."""
+    manifest: Manifest
+
+    @classmethod
+    def of(cls, corpus: Corpus) -> "StudyData":
+        """A prepared folder's."""
+        return cls(name=corpus.folder.name, manifest=corpus.manifest)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,7 @@ from frailt.errors import InputError
 from frailt.files import write_json, write_text
 from frailt.model.counts import count
 from frailt.model.variant import Variant
-from frailt.studies.cells import CompleteRun, complete_runs
+from frailt.studies.cells import CompleteRun, StudyData, complete_runs
 from frailt.studies.comparison import CompareConfig, Comparison, Row
 from frailt.studies.estimate import measure_speeds
 from frailt.studies.figures import draw_comparison
@@ -77,7 +77,7 @@ def compare(
         rows=tuple(_row(config, variant, runs, speeds[str(variant)], spread, published) for variant in runs),
         spread=None if spread is None else spread / complete[0].loss.tokens,
         left_out=damaged,
-        data={"name": corpus.folder.name, **corpus.manifest.as_json()},
+        data=StudyData.of(corpus),
         provenance=machine,
     )
     write_json(out / "compare.json", result.as_json())

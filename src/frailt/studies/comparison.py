@@ -14,6 +14,7 @@ from frailt.model.config import ModelConfig
 from frailt.model.counts import Counts
 from frailt.model.shape import Shape
 from frailt.model.variant import Variant
+from frailt.studies.cells import StudyData
 from frailt.studies.gap import Gap
 from frailt.training.config import TrainConfig
 from frailt.training.run_folder import INCIDENTAL
@@ -95,6 +96,10 @@ class Row:
     paper_gap: float | None
     """The gap closed that was published for this cell."""
 
+    def __post_init__(self) -> None:
+        if not self.losses or len(self.losses) != len(self.seeds):
+            raise InputError(f"row {excerpt(self.name)!r} has {len(self.losses)} losses of {len(self.seeds)} seeds")
+
     @property
     def loss(self) -> float:
         """Mean over seeds, nats per token."""
@@ -123,7 +128,7 @@ class Comparison:
     """The most by which seeds of one model differ, nats per token; ``None`` where no model has several."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Reasons by the names of run folders that are damaged."""
-    data: dict[str, Any]
+    data: StudyData
     provenance: dict[str, Any]
 
     def as_json(self) -> dict[str, Any]:

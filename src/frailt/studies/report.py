@@ -7,6 +7,8 @@ from frailt.reports import Markdown, markdown_table, render
 from frailt.studies.comparison import Comparison
 from frailt.studies.gap import CHANCE
 
+MADE = ("frailt", "commit", "torch", "machine", "precision")
+"""What the caption says of how a comparison was made."""
 HEADERS = ("shape", "depth", "params", "MFLOPs", "loss", "bits/byte", "gap closed", "paper", "tok/s")
 
 
@@ -51,6 +53,6 @@ def _values(result: Comparison) -> dict[str, Any]:
         "spread": result.spread,
         "left_out": result.left_out,
         "data": result.data,
-        "made": result.provenance,
+        "made": {name: result.provenance.get(name) for name in MADE},
         "chance": CHANCE,
     }
