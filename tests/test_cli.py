@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from corpora import make_corpus
 from safetensors.torch import load_file, save_file
 
 import frailt
-from frailt import cli
+from frailt import cli, options
 from frailt.data.storyworld import stories
 from frailt.data.tokenizer import Tokenizer
 from frailt.evaluation.loss import stream_loss
@@ -319,6 +319,23 @@ def test_bad_input_gives_one_clear_line(
     assert (status, out) == (2, "")
     assert re.fullmatch(rf"frailt: (?:\S*/)?{message}.*\n", err), err
     assert sorted(home.rglob("*")) == before, "nothing is written"
+
+
+def test_a_tyro_without_error_objects_prints_its_own_words(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "tyro_errors", None)
+    status, out, err = run("plan", "--dmi", "64")
+    assert (status, out) == (2, "")
+    assert "--dmi" in err
+
+
+def test_warnings_of_a_good_run_are_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass
+    class Noisy:
+        def __post_init__(self) -> None:
+            print("mind this", file=sys.stderr)
+
+    monkeypatch.setattr(cli.COMMANDS["info"], "run", lambda args: parse(Noisy, "info", args, None))
+    assert run("info") == (0, "", "mind this\n")
 
 
 def test_what_the_system_refuses_gives_one_line_too(run: Run, home: Path) -> None:

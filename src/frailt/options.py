@@ -4,7 +4,7 @@ import dataclasses
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
@@ -120,7 +120,12 @@ _TYPES = ConstructorRegistry()
 """How words become values, with messages of our own."""
 
 
-def _one_word(metavar: str, read: Callable[[str], Any]) -> PrimitiveConstructorSpec[Any]:
+@_TYPES.primitive_rule
+def _scalar(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    readers = {int: ("INT", _whole), float: ("FLOAT", _number), str: ("STR", _text), Path: ("PATH", _path)}
+    if info.type not in readers:
+        return None
+    metavar, read = readers[info.type]
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar=metavar,
@@ -128,14 +133,6 @@ def _one_word(metavar: str, read: Callable[[str], Any]) -> PrimitiveConstructorS
         is_instance=lambda _: True,
         str_from_instance=lambda value: [str(value)],
     )
-
-
-@_TYPES.primitive_rule
-def _scalar(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    reader = {int: ("INT", _whole), float: ("FLOAT", _number), str: ("STR", _text), Path: ("PATH", _path)}.get(
-        info.type
-    )
-    return _one_word(*reader) if reader else None
 
 
 @_TYPES.primitive_rule
