@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from frailt.errors import excerpt
 from frailt.options import Words, megabytes, parse
 
 
@@ -27,4 +28,4 @@ def run(args: list[str]) -> None:
         run = RunFolder(command.model)
         record, result = run.record(), run.result
         state = f"validation loss {result.valid_loss:.4f} after {result.tokens:,} tokens" if result else "not complete"
-        print(f"trained on {record.data.name}, seed {record.config.seed}: {state}")
+        print(f"trained on {excerpt(record.data.name)}, seed {record.config.seed}: {state}")
