@@ -42,14 +42,18 @@ class Sampling:
 
 
 def probabilities(logits: Float[np.ndarray, "batch vocab"], sampling: Sampling) -> Float[np.ndarray, "batch vocab"]:
-    """What to draw from, in float64: rows sum to 1, or are NaN where the scores are not finite.
+    """What to draw from, in float64: rows sum to 1. With temperature 0 the first likeliest token has all.
 
-    With temperature 0 the first likeliest token has all.
+    Raises:
+        InputError: scores are not numbers.
     """
     logits = logits.astype(np.float64)
+    top = logits.max(1, keepdims=True)  # NaN where any is NaN.
+    if not all(map(math.isfinite, top[:, 0].tolist())):
+        raise InputError("the model's scores are not finite numbers: its weights are damaged or its training failed")
     if sampling.temperature == 0:
-        return np.where(np.isfinite(logits.max(1, keepdims=True)), np.eye(logits.shape[1])[logits.argmax(1)], np.nan)
-    p = np.exp((logits - logits.max(1, keepdims=True)) / sampling.temperature)
+        return np.eye(logits.shape[1])[logits.argmax(1)]
+    p = np.exp((logits - top) / sampling.temperature)
     p /= p.sum(1, keepdims=True)
     if sampling.top_k is not None and sampling.top_k < p.shape[1]:
         least = np.partition(p, -sampling.top_k, axis=1)[:, -sampling.top_k, None]
@@ -67,14 +71,8 @@ def probabilities(logits: Float[np.ndarray, "batch vocab"], sampling: Sampling) 
 
 
 def draw(p: Float[np.ndarray, "batch vocab"], generators: list[np.random.Generator]) -> list[int]:
-    """One token a row, each by its own random numbers, so that no row's text depends on its neighbours.
-
-    Raises:
-        InputError: a probability is not a number.
-    """
+    """One token a row, each by its own random numbers, so that no row's text depends on its neighbours."""
     totals = p.cumsum(1)
-    if not all(total > 0 for total in totals[:, -1].tolist()):  # False for NaN.
-        raise InputError("the model's scores are not finite numbers: its weights are damaged or its training failed")
     return [
         int(np.searchsorted(row, random.random() * row[-1], side="right"))
         for row, random in zip(totals, generators, strict=True)
