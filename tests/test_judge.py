@@ -34,7 +34,7 @@ from frailt.evaluation.judge.asking import PATIENCE, NoAnswerError, Tally, ask_a
 from frailt.evaluation.judge.client import Judge, JudgeConfig, TryAgainError, retry_after
 from frailt.evaluation.judge.estimate import estimate
 from frailt.evaluation.judge.grading import compare_form, grade_form
-from frailt.evaluation.judge.ledger import Ledger, Question, answers
+from frailt.evaluation.judge.ledger import Ledger, Question, Replies, answers
 from frailt.evaluation.judge.prompt import GRADE, Prompt, neutral, read_prompt
 
 KEY = "sk-test-0123456789abcdef"
@@ -451,6 +451,12 @@ def test_errors_inside_a_reply_are_errors(server: JudgeServer, tmp_path: Path) -
     assert ask(server, tmp_path / "b", QUESTIONS[:1])[0].faults == ("status 400: model is not loaded (1)",)
 
 
+def test_a_body_that_is_not_as_its_header_says_is_trouble(server: JudgeServer, tmp_path: Path) -> None:
+    server.script = [body(b"{}", 400, Content_Type="text/plain; charset=utf-16")]
+    tally, _ = ask(server, tmp_path, QUESTIONS[:1])
+    assert (tally.answered, tally.calls) == (1, 2)
+
+
 def test_the_commonest_faults_are_named(server: JudgeServer, tmp_path: Path) -> None:
     server.usual = body(completion(text="7"))
     config = JudgeConfig(base_url=server.url, concurrency=1)
@@ -620,13 +626,30 @@ def test_a_last_line_that_was_cut_off_is_dropped_and_a_whole_one_kept(server: Ju
     assert len(lines(tmp_path)) == 2
 
 
+DAMAGE = [
+    b"{}",
+    b"[1]",
+    b"nonsense",
+    b"",
+    b"[" * 100_000,
+    b'{"key": "a", "answer": 3}',
+    b'{"key": 1, "answer": null}',
+    b'{"key": "a", "answer": {"grammar": {"a": 1}}}',
+    b'{"key": "a", "answer": null, "prompt_tokens": NaN}',
+    b'{"key": "a", "answer": null, "prompt_tokens": -1}',
+    b'{"key": "a", "answer": null, "prompt_tokens": ' + b"9" * 5000 + b"}",
+    b'{"key": "a", "answer": null, "server": "\\ud800"}',
+]
+
+
 def test_a_damaged_ledger_is_refused_by_line(tmp_path: Path) -> None:
     path = tmp_path / "replies.jsonl"
-    for damage in (b"{}", b"[1]", b"nonsense", b'{"key": "a", "answer": 3}'):
-        path.write_bytes(b'{"key": "a", "answer": null}\n' + damage + b"\n")
-        with pytest.raises(InputError, match=r"replies.jsonl, line 2, is damaged; restore the file"):
-            Ledger(path)
-    assert path.read_bytes().startswith(b'{"key": "a"'), "it is left as it was"
+    for damage in DAMAGE:
+        path.write_bytes(whole := b'{"key": "a", "answer": null}\n' + damage + b"\n")
+        for reader in (Ledger, Replies):
+            with pytest.raises(InputError, match=r"replies.jsonl, line 2, is damaged; restore the file"):
+                reader(path)
+        assert path.read_bytes() == whole, "it is left as it was"
 
 
 def test_two_processes_do_not_share_a_ledger(tmp_path: Path) -> None:
@@ -738,6 +761,18 @@ def test_the_estimate_says_what_the_run_then_does(
     assert estimate([(FORM, QUESTIONS)], config, path).calls == 4
     for other in (replace(config, judge="llama3"), replace(config, base_url=server.url)):
         assert str(estimate([(FORM, QUESTIONS)], other, path)).endswith("price unknown")
+
+
+def test_an_estimate_leaves_the_ledger_as_it_is(server: JudgeServer, tmp_path: Path) -> None:
+    """Though its last line was cut off, and another process holds it."""
+    ask(server, tmp_path, QUESTIONS[:2])
+    path = tmp_path / "replies.jsonl"
+    ledger = Ledger(path)
+    path.write_bytes(cut := path.read_bytes()[:-30])
+    before = sorted(tmp_path.iterdir())
+    assert estimate([(FORM, QUESTIONS[:2])], JudgeConfig(), path).calls == 1
+    assert (path.read_bytes(), sorted(tmp_path.iterdir())) == (cut, before)
+    ledger.close()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`frailt judge` from its command line to its files, against a server on this machine."""
 
 import json
+import re
 import shutil
 import socket
 import zlib
@@ -22,6 +23,7 @@ from frailt.evaluation.judge.grading import METRICS
 from frailt.files import write_json
 from frailt.inference.storyteller import Storyteller, Token
 from frailt.model.checkpoint import save_model
+from frailt.reports import html_page
 from frailt.training.metrics import Metrics
 from frailt.training.run_folder import RunFolder
 
@@ -393,6 +395,105 @@ def test_without_a_grade_there_is_no_report(server: JudgeServer, run: Run, tmp_p
     assert "none of 5 questions has an answer: 5 not asked: --max-calls 0 reached" in err
     assert not (tmp_path / "judge.md").exists()
     assert run("runs/frailt", "--out", str(tmp_path), *WRITE)[0] == 0
+
+
+SCRIPT = "<script>alert(1)</script>|`x`[a](javascript:b)\x1b[2J"
+
+
+def test_foreign_words_are_text_in_every_report(server: JudgeServer, run: Run, models: Path, tmp_path: Path) -> None:
+    """Wherever they enter: the judge's name, paths, names in records, the server's words, beginnings, file names."""
+    server.usual = strict
+    model, text = models / "runs" / "<script>a|b", models / "<script>held|out.txt"
+    shutil.copytree(models / "runs/plain", model)
+    write_json(model / "run.json", {"config": {}, "data": {"name": SCRIPT, "train": "", "valid": ""}})
+    shutil.copy(models / "held-out.txt", text)
+    beginnings = tmp_path / "given.txt"
+    beginnings.write_text(f"{SCRIPT.replace(chr(27), '')}\nOne day\n", encoding="utf-8")
+    pair = (str(model), "runs/frailt")
+    write = ("--completions", "2", "--max-tokens", "4", "--beginnings", str(beginnings))
+    out = ("--out", str(tmp_path / "out"))
+    server.script = [error(400, SCRIPT)]
+    assert run("grade", *pair, *out, *write, "--judge", SCRIPT, "--concurrency", "1")[0] == 0
+    assert run("calibrate", *out, "--stories", "3", "--held-out", str(text), "--judge", SCRIPT)[0] == 0
+    assert run("pairwise", *pair, *out, *write, "--judge", SCRIPT)[0] == 0
+    offline = ("--text", str(text), "--reference", str(model), "--valid", str(text))
+    assert run("offline", *pair, *out, *write, *offline)[0] == 0
+    pages = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "out").glob("*.md")}
+    assert set(pages) == {"judge.md", "calibration.md", "pairwise.md", "offline.md"}
+    for page in pages.values():
+        assert "<script" not in page
+        assert "&lt;script" in page
+        assert not re.search(r"(?<!\\)\]\(javascript", page)
+        assert "\x1b" not in page
+        for table in re.findall(r"(?:^\|.*\n)+", page, re.MULTILINE):
+            assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1, (
+                "rows are as wide as heads"
+            )
+        assert "<script" not in html_page(page, title="x")
+    shutil.rmtree(model)
+    text.unlink()
+
+
+def test_the_report_names_the_servers_of_its_replies(
+    server: JudgeServer, run: Run, nobody: str, tmp_path: Path
+) -> None:
+    args = ("runs/plain", "--out", str(tmp_path), *WRITE)
+    assert run(*args)[0] == 0
+    assert run(*args, "--base-url", nobody)[0] == 0, "nothing is asked"
+    assert json.loads((tmp_path / "judge.json").read_text())["judge"]["servers"] == [server.url]
+    assert nobody not in (tmp_path / "judge.md").read_text()
+
+
+def test_failed_questions_can_be_asked_again(server: JudgeServer, run: Run, tmp_path: Path) -> None:
+    args = ("runs/plain", "--out", str(tmp_path), *WRITE)
+    server.usual = grade(plot=11)
+    status, shown, err = run(*args)
+    assert (status, shown) == (1, "")
+    assert err.splitlines()[-1] == (
+        "frailt: none of 5 questions has an answer: 5 failed: plot: less_than_equal (5); add --again to ask them again"
+    )
+    server.usual = grade()
+    assert run(*args)[0] == 1
+    assert run(*args, "--again")[0] == 0
+
+
+def test_reports_are_not_replaced_by_others_on_something_else(server: JudgeServer, run: Run, tmp_path: Path) -> None:
+    """Nor read if they are damaged."""
+    server.usual = strict
+    out = ("--out", str(tmp_path))
+    calls = {
+        "calibration": ("calibrate", *out, "--stories", "3"),
+        "pairwise": ("pairwise", "runs/plain", "runs/frailt", *out, *WRITE),
+        "offline": ("offline", "runs/plain", *out, *WRITE),
+    }
+    others = {
+        "calibration": [("--judge", "other"), ("--stories", "4")],
+        "pairwise": [("--judge", "other"), ("--seed", "1")],
+        "offline": [("--seed", "1"), ("--probes", "2")],
+    }
+    for name, args in calls.items():
+        assert run(*args)[0] == 0
+        before = (tmp_path / f"{name}.md").read_bytes(), (tmp_path / f"{name}.json").read_bytes()
+        for more in others[name]:
+            rest = [word for word in args if word not in ("--stories", "3")] if more[0] == "--stories" else args
+            status, _, err = run(*rest, *more)
+            assert status == 2
+            assert f"{name}.md is the report on" in err
+            assert "choose another --out" in err
+        after = (tmp_path / f"{name}.md").read_bytes(), (tmp_path / f"{name}.json").read_bytes()
+        assert after == before
+    swapped = run("pairwise", "runs/frailt", "runs/plain", *out, *WRITE)
+    assert "the report on other models" in swapped[2]
+    for name, args in calls.items():
+        path = tmp_path / f"{name}.json"
+        whole = json.loads(path.read_text())
+        for damage in ({"stories": []}, {"models": [[]]}, {"judge": 3}, {"run": {"answered": "x"}}):
+            path.write_text(json.dumps(whole | damage))
+            status, _, err = run(*args)
+            assert (status, err.splitlines()[-1]) == (
+                2,
+                f"frailt: {path} is damaged; delete it, or choose another --out",
+            )
 
 
 # What a calibration says

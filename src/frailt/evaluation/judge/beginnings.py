@@ -92,8 +92,8 @@ def _from_yaml(text: str, source: str) -> list[Beginning]:
         line = f", line {where.line + 1}" if where else ""
         raise InputError(f"{source}{line}: not valid YAML; quote texts with colons in them") from None
     is_list = isinstance(node, yaml.SequenceNode) and node.tag == _YAML + "seq"
-    texts = node.value if is_list else [None]
-    if not all(isinstance(item, yaml.ScalarNode) and item.tag == _YAML + "str" for item in texts):
+    texts = [item for item in (node.value if is_list else ()) if item.tag == _YAML + "str"]
+    if not is_list or len(texts) < len(node.value):
         raise InputError(f"{source} is not a YAML list of texts; write each beginning after a dash, in quotes")
     return _checked((_joined(item, source) for item in texts), source)
 

@@ -182,8 +182,9 @@ class Judge:
         except openai.APITimeoutError:
             trouble = TryAgainError("timed out")
         except openai.APIStatusError as error:
-            trouble = self._trouble(error.status_code, _error(error.response.text), error.response.headers, named)
-        except (openai.APIError, httpx2.HTTPError, OSError) as error:
+            words = error.response.content.decode("utf-8-sig", errors="replace")
+            trouble = self._trouble(error.status_code, _error(words), error.response.headers, named)
+        except (openai.APIError, httpx2.HTTPError, OSError, UnicodeError) as error:  # A body is not as its header says.
             trouble = TryAgainError(_broken(error))
         else:
             # Cleaned before anything is cut off it: half a key would not be found any more.

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from frailt.errors import InputError
 from frailt.evaluation.judge.client import JudgeConfig
@@ -28,6 +28,8 @@ ASKS = 3
 LARGEST_LEDGER = 1 << 30
 """Bytes: hundreds of thousands of replies."""
 
+Text = Annotated[str, AfterValidator(lambda text: text.encode().decode())]
+"""A text without lone surrogates, which could not be written again."""
 _Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 
 
@@ -57,9 +59,9 @@ class _Line(BaseModel):
 
     key: str
     answer: Grades | Choice | None
-    fault: str | None = None
+    fault: Text | None = None
     refused: bool = False
-    server: str = ""
+    server: Text = ""
     prompt_tokens: _Tokens | None = None
     completion_tokens: _Tokens | None = None
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from frailt.errors import InputError
+from frailt.errors import InputError, excerpt
 from frailt.evaluation.judge.asking import Asked, Tally, consult
 from frailt.evaluation.judge.client import JudgeConfig
 from frailt.evaluation.judge.grading import METRICS, Form
@@ -81,7 +81,8 @@ class Report:
             raise InputError(f"{report} is the report on {other}; choose another --out")
         if missing := ", ".join(sorted(set(there.paths) - {str(path) for path in self.models})):
             raise InputError(
-                f"{report} reports on {missing} too; name all models (nothing is asked twice), or choose another --out"
+                f"{report} reports on {excerpt(missing)} too; name all models (nothing is asked twice), or choose "
+                "another --out"
             )
 
     def consult(self, asked: Asked, *, again: bool, shown: Shown) -> tuple[Tally, list[list[dict[str, Any]]]]:

@@ -16,6 +16,7 @@ from frailt.data.text import read_stories
 from frailt.device import Device
 from frailt.errors import InputError
 from frailt.evaluation.judge.beginnings import Beginning, held_out_beginnings, own_beginnings, read_beginnings
+from frailt.evaluation.judge.ledger import Text
 from frailt.files import read_json, sha256, write_json
 from frailt.inference.sampling import Sampling
 from frailt.inference.storyteller import Storyteller, load
@@ -270,7 +271,7 @@ class _Written(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     beginning: str
-    text: str
+    text: Text
     index: int
 
 
