@@ -50,7 +50,9 @@ def test_encodings_are_the_same_in_torch_and_numpy(name: EncodingKind) -> None:
     learned = {name: p.detach().numpy() for name, p in encoding.named_parameters()}
     for m in range(1, 6):
         added = encoding(torch.zeros(1, 1, 16), m).detach().numpy()[0, 0]
-        np.testing.assert_allclose(encoding_vector(encoding.rule, m, learned), added, rtol=0, atol=1e-7)
+        vector = encoding_vector(encoding.rule, m, learned)
+        assert vector is not None
+        np.testing.assert_allclose(vector, added, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("program", [pack, plain_llama])

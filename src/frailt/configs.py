@@ -104,7 +104,7 @@ def _value(hint: Any, value: Any, source: str, name: str, ignore_unknown: bool) 
         return from_json(hint, value, f"{source}: {name}", ignore_unknown=ignore_unknown)
     if hint is Path and isinstance(value, str) and "\0" not in value:
         return Path(value)
-    if hint is float and type(value) in (int, float) and abs(value) <= LARGEST_FLOAT:
+    if hint is float and isinstance(value, int | float) and type(value) is not bool and abs(value) <= LARGEST_FLOAT:
         return float(value)
     if hint is int and type(value) is int and abs(value) <= LARGEST_INT:
         return value

@@ -8,6 +8,7 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from frailt.files import write_bytes, write_json
 from frailt.model.frailt import Encoding, FraiLT
@@ -34,7 +35,7 @@ def load_model(path: Path) -> FraiLT:
         OSError: a file cannot be read.
     """
     config, arrays = read_model(path)
-    with torch.device("meta"):  # No memory, and no random numbers that the weights would replace.
+    with torch.device("meta"), _Undrawn():  # No memory, and no random numbers, for what the file replaces.
         model = FraiLT(config)
     for name, array in arrays.items():
         owner, _, attribute = name.rpartition(".")
@@ -45,6 +46,16 @@ def load_model(path: Path) -> FraiLT:
         if isinstance(module, Encoding):
             module.make_constants()
     return model.eval()
+
+
+class _Undrawn(TorchFunctionMode):
+    """Within, the functions of ``torch.nn.init`` do nothing. On the meta device they would import torch's compiler."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:

@@ -26,8 +26,10 @@ def read_llama2c(path: Path) -> tuple[ModelConfig, dict[str, NDArray[Any]]]:
     """
     with path.open("rb") as file:
         start = file.read(HEADER.size)
+    if len(start) < HEADER.size:
+        raise InputError(f"{path} is too short to be a llama2.c checkpoint; fetch it again")
+    dim, hidden, layers, heads, kv_heads, vocab, context = header = HEADER.unpack(start)
     try:
-        dim, hidden, layers, heads, kv_heads, vocab, context = header = HEADER.unpack(start)
         config = ModelConfig(
             shape=str(layers),
             dim=dim,
@@ -38,8 +40,6 @@ def read_llama2c(path: Path) -> tuple[ModelConfig, dict[str, NDArray[Any]]]:
             context=context,
             tied=vocab > 0,
         )
-    except struct.error:
-        raise InputError(f"{path} is too short to be a llama2.c checkpoint; fetch it again") from None
     except InputError as error:
         raise InputError(f"{path} is not a llama2.c checkpoint: its header reads {header}, and {error}") from None
     head_dim = dim // heads
