@@ -25,6 +25,7 @@ from frailt.data.storyworld import stories
 from frailt.data.tokenizer import Tokenizer
 from frailt.evaluation.loss import stream_loss
 from frailt.evaluation.text import encode_text
+from frailt.inference.cpu.packing import Weights
 from frailt.model.checkpoint import load_model
 from frailt.options import parse, write
 from frailt.training.config import TrainConfig
@@ -396,7 +397,7 @@ def test_story_tells_what_the_python_api_tells(run: Run, home: Path) -> None:
 
 
 @pytest.mark.parametrize("weights", ["bfloat16", "int8"])
-def test_story_with_fewer_bits(run: Run, home: Path, weights: str) -> None:
+def test_story_with_fewer_bits(run: Run, home: Path, weights: Weights) -> None:
     sampling = frailt.Sampling(max_tokens=20, temperature=0)
     expected = frailt.load("runs/mine", weights=weights).generate(["One day"], sampling)[0]
     options = ("--max-tokens", "20", "--temperature", "0", "--weights", weights)
