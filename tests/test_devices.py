@@ -25,7 +25,8 @@ from frailt.model.config import ModelConfig
 from frailt.model.frailt import FraiLT
 from frailt.training.config import TrainConfig
 from frailt.training.run_folder import RunFolder
-from frailt.training.trainer import compile_blocks, train
+from frailt.training.compiled import compile_blocks
+from frailt.training.trainer import train
 
 torch.manual_seed(0)
 CONFIG = TrainConfig(
@@ -42,7 +43,7 @@ tokens = torch.randint(0, 300, (2, 32))
 
 def losses(name, config):
     train(config, corpus, folder / name)
-    return [line["loss"] for line in RunFolder(folder / name).metrics() if "loss" in line]
+    return [line.loss for line in RunFolder(folder / name).metrics() if line.loss is not None]
 
 
 def near(a, b, tolerance):
@@ -60,6 +61,17 @@ compile_blocks(other)
 torch.testing.assert_close(other(tokens).logits, eager)
 graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
 assert graphs == 1, f"{graphs} graphs for 5 blocks, 9 passes, 3 groups and 2 models of one width"
+"""
+
+COMPILED_EAGERLY = """
+from functools import partial
+torch.compile = partial(torch.compile, backend="eager")
+for graphs, dim in enumerate((16, 24, 32), 1):
+    model = replace(CONFIG.model, dim=dim)
+    config = replace(CONFIG, model=model, tokens=4 * 4 * 32, evaluations=2, eval_tokens=100)
+    near(losses(f"compiled {dim}", replace(config, compile=True)), losses(f"eager {dim}", config), 1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs, "one a width; validation compiles none"
+assert not torch._dynamo.utils.counters["graph_break"]
 """
 
 GPU_AGREES = """
@@ -84,6 +96,11 @@ def run(script: str, folder: Path) -> None:
     command = [sys.executable, "-c", START + script, str(Path(__file__).parent), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(shutil.which("g++") is None and sys.platform == "linux", reason="compile=True looks for a compiler")
+def test_each_width_is_compiled_once_and_trains_as_without(tmp_path: Path) -> None:
+    run(COMPILED_EAGERLY, tmp_path)
 
 
 @pytest.mark.slow

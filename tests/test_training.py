@@ -6,6 +6,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from frailt.configs import from_json
 from frailt.data.corpus import Corpus
 from frailt.errors import InputError
 from frailt.evaluation.loss import token_losses
+from frailt.files import BusyError
 from frailt.model.checkpoint import load_model
 from frailt.model.config import ModelConfig
 from frailt.model.frailt import FraiLT
@@ -470,3 +472,157 @@ def test_random_passes_have_the_shapes_mean_and_an_upper_end() -> None:
     most = max(passes[0] for step in range(20_000) if (passes := passes_at(two, step)) is not None)
     assert most == 1 + 3 * 2, "Poisson(1) is 7 or more in one of 12,000 draws"
     assert passes_at(TINY, 0) is None
+
+
+def test_a_run_begins_from_a_saved_model(corpus: Corpus, tmp_path: Path) -> None:
+    train(TINY, corpus, tmp_path / "before")
+    begun = tmp_path / "begun"
+    with pytest.raises(RuntimeError):
+        train(TINY, corpus, begun, start=tmp_path / "before", report=Interrupting(20, RuntimeError()))
+    assert losses(begun)[0] < losses(tmp_path / "before")[0] - 0.1, "it begins where the other has ended"
+    with pytest.raises(InputError, match=r"began from the model .*before; give it --start"):
+        train(TINY, corpus, begun, resume=True)
+    with pytest.raises(InputError, match="began from fresh weights; leave out --start"):
+        train(TINY, corpus, tmp_path / "before", resume=True, start=tmp_path / "before")
+    train(TINY, corpus, begun, resume=True, start=tmp_path / "before")
+    train(TINY, corpus, tmp_path / "whole", start=tmp_path / "before")
+    assert same(begun, tmp_path / "whole")
+    assert RunFolder(begun).record().start is not None
+    other = replace(TINY, model=replace(TINY.model, shape="1^4"))
+    with pytest.raises(InputError, match=r"encoding.table is 3 x 16 there and 4 x 16 here"):
+        train(other, corpus, tmp_path / "other", start=tmp_path / "before")
+    assert not (tmp_path / "other").exists()
+
+
+def test_validation_is_in_float32(corpus: Corpus, tmp_path: Path) -> None:
+    result = train(replace(TINY, precision="bfloat16"), corpus, tmp_path / "run")
+    nats = token_losses(load_model(tmp_path / "run"), np.asarray(corpus.valid.tokens)).sum()
+    assert result.loss.nats == pytest.approx(nats, rel=1e-7)
+
+
+def test_a_complete_or_locked_run_makes_no_model(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = train(TINY, corpus, tmp_path / "run")
+    monkeypatch.setattr(FraiLT, "__init__", lambda *_: pytest.fail("a model is made"))
+    assert train(TINY, corpus, tmp_path / "run", resume=True) == done
+    busy = RunFolder(tmp_path / "busy")
+    busy.lock()
+    with pytest.raises(BusyError):
+        train(TINY, corpus, tmp_path / "busy", resume=True)
+    busy.unlock()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_is_one_line_and_other_errors_are_themselves(
+    corpus: Corpus, tmp_path: Path, error: Exception
+) -> None:
+    with pytest.raises(InputError, match=r"out of memory on cpu with batch 4: lower --batch or raise --accumulate"):
+        train(TINY, corpus, tmp_path / "run", report=Interrupting(0, error))
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        train(TINY, corpus, tmp_path / "other", report=Interrupting(0, RuntimeError("a mistake of ours")))
+
+
+def test_compile_without_a_compiler_is_one_line(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "/nonexistent")
+    with pytest.raises(InputError, match=r"finds no C\+\+ compiler \(/nonexistent\); .* or leave out --compile"):
+        train(replace(TINY, compile=True, device="cpu"), corpus, tmp_path / "run")
+
+
+def test_what_a_kill_left_is_removed_at_the_next_start(corpus: Corpus, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".resume.pt.x1.tmp").write_bytes(b"half")
+    train(TINY, corpus, tmp_path / "run")
+    assert not list((tmp_path / "run").glob(".*.tmp"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda s: s | {"step": -1},
+        lambda s: s | {"step": 10**9},
+        lambda s: s | {"step": True},
+        lambda s: s | {"more": 1},
+        lambda s: s | {"model": {}},
+        lambda s: s | {"model": s["model"] | {"norm.weight": torch.zeros(16, device="meta")}},
+        lambda s: s | {"model": s["model"] | {"norm.weight": torch.zeros(17)}},
+        lambda s: s | {"model": s["model"] | {"norm.weight": torch.full((16,), math.nan)}},
+        lambda s: s | {"optimizer": None},
+        lambda s: s | {"optimizer": s["optimizer"] | {"norm.weight": {}}},
+        lambda s: with_moment(s, "exp_avg", torch.zeros(3)),
+        lambda s: with_moment(s, "exp_avg", torch.zeros(16, dtype=torch.float64)),
+        lambda s: with_moment(s, "exp_avg_sq", -torch.ones(16)),
+        lambda s: with_moment(s, "step", torch.tensor(3.0)),
+        lambda s: s | {"losses": torch.zeros(2, 2)},
+    ],
+)
+def test_a_state_that_is_not_this_run_s_is_refused_before_anything_changes(
+    corpus: Corpus, tmp_path: Path, cut: Path, damage: Callable[[dict], dict]
+) -> None:
+    run = Path(shutil.copytree(cut, tmp_path / "run"))
+    torch.save(damage(torch.load(run / "resume.pt", weights_only=True)), run / "resume.pt")
+    before = (run / "metrics.jsonl").read_bytes()
+    with pytest.raises(InputError, match=r"resume.pt is damaged"):
+        train(TINY, corpus, run, resume=True)
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+def with_moment(state: dict, name: str, value: torch.Tensor) -> dict:
+    moments = state["optimizer"]["norm.weight"] | {name: value}
+    return state | {"optimizer": state["optimizer"] | {"norm.weight": moments}}
+
+
+@pytest.fixture(scope="module")
+def cut(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was stopped after ten steps, and killed later."""
+    folder = tmp_path_factory.mktemp("cut") / "run"
+    with pytest.raises(RuntimeError):
+        train(TINY, corpus, folder, report=Interrupting(20, RuntimeError()))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"5", "not an object"),
+        (b'{"step": 20}', "lacks tokens"),
+        (b'{"step": 20, "tokens": 5}', "either a loss or a valid_loss"),
+        (b'{"step": 20, "tokens": 5, "loss": NaN, "lr": 1, "tokens_per_second": 1}', "not valid JSON"),
+        (b'{"step": -1, "tokens": 5, "valid_loss": 1}', "step is -1"),
+        (b'{"step": 1, "tokens": 5, "valid_loss": 1}', "step 1 follows step 20"),
+        (b'{"step": 20, "tokens": 5, "valid_loss": 1, "final": true}', "the final line must have"),
+        (b'{"step": "20", "tokens": 5, "valid_loss": 1}', "step is '20'"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b"[" * 10_000, "not valid JSON"),
+    ],
+)
+def test_damaged_metrics_are_one_line_and_nothing_changes(
+    corpus: Corpus, tmp_path: Path, cut: Path, line: bytes, message: str
+) -> None:
+    run = Path(shutil.copytree(cut, tmp_path / "run"))
+    path = run / "metrics.jsonl"
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    before = {file.name: file.read_bytes() for file in run.iterdir()}
+    with pytest.raises(InputError, match=message) as caught:
+        train(TINY, corpus, run, resume=True)
+    assert len(str(caught.value).replace(str(tmp_path), "")) < 250
+    assert {file.name: file.read_bytes() for file in run.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", '{"config": 5}', '{"config": {}, "data": 5}', '{"config": {}, "data": {}}']
+)
+def test_a_damaged_record_is_one_line(corpus: Corpus, tmp_path: Path, cut: Path, text: str) -> None:
+    run = Path(shutil.copytree(cut, tmp_path / "run"))
+    (run / "run.json").write_text(text)
+    with pytest.raises(InputError, match=r"run.json"):
+        train(TINY, corpus, run, resume=True)

@@ -4,6 +4,7 @@ What the saved file says is believed only as far as this run's own model and opt
 types and the number of steps.
 """
 
+import errno
 import io
 import pickle
 import struct
@@ -154,8 +155,10 @@ def _readable(path: Path) -> Iterator[None]:
         AssertionError,
         ArithmeticError,
         EOFError,
+        OSError,
     ) as error:
-        if is_out_of_memory(error):
+        # A damaged archive sends its reader to places before the file's start, which the system calls invalid.
+        if is_out_of_memory(error) or (isinstance(error, OSError) and error.errno != errno.EINVAL):
             raise
         raise InputError(
             f"{path} is damaged ({type(error).__name__}); delete it to train this run from its start"
