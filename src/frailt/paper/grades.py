@@ -65,10 +65,10 @@ def table_4(models: Sequence[GradedModel]) -> tuple[tuple[str, ...], list[tuple[
     head = ("width", "shapes", *(f"{kind} {column}" for kind in KINDS for column in columns))
 
     def cells(dim: int, shape: str) -> list[str]:
-        own = [model for model in models if (model.dim, model.shape) == (dim, shape) and model.grades]
-        losses = [model.loss for model in own if model.loss is not None]
+        ours = [model for model in models if (model.dim, model.shape) == (dim, shape) and model.grades]
+        losses = [model.loss for model in ours if model.loss is not None]
         values = [plain_mean(losses) if losses else None]
-        values += [plain_mean(m.grades[metric].value for m in own) if own else None for metric in METRICS]
+        values += [plain_mean(m.grades[metric].value for m in ours) if ours else None for metric in METRICS]
         paper = TABLE_4.get(dim, {}).get(shape)
         return [_cell(value, paper[i] if paper else None) for i, value in enumerate(values)]
 
@@ -79,8 +79,8 @@ def table_5(models: Sequence[GradedModel]) -> tuple[tuple[str, ...], list[tuple[
     """Head and rows of Table 5, in the same way."""
 
     def cells(dim: int, shape: str) -> list[str]:
-        own = [model for model in models if (model.dim, model.shape) == (dim, shape) and model.grades]
-        value = plain_mean(model.grades["average"].value for model in own) if own else None
+        ours = [model for model in models if (model.dim, model.shape) == (dim, shape) and model.grades]
+        value = plain_mean(model.grades["average"].value for model in ours) if ours else None
         return [_cell(value, TABLE_5.get(dim, {}).get(shape))]
 
     return ("width", "shapes", *(f"{kind} average" for kind in KINDS)), _rows(models, cells, 1)
@@ -101,8 +101,8 @@ def _rows(models: Sequence[GradedModel], cells: Callable[[int, str], list[str]],
     return rows
 
 
-def _cell(own: float | None, paper: float | None) -> str:
-    value = "" if own is None else f"{own:.2f}"
+def _cell(ours: float | None, paper: float | None) -> str:
+    value = "" if ours is None else f"{ours:.2f}"
     return value if paper is None else f"{value} ({paper:.2f})".strip()
 
 

@@ -19,41 +19,41 @@ _MARKERS: dict[str, str] = dict(zip(KINDS, "so", strict=True))
 _PAPER, _OWN = "tab:gray", "tab:blue"
 
 
-def draw_figure_6(own: Sequence[GradedModel], paper: Sequence[GradedModel], path: Path) -> None:
+def draw_figure_6(ours: Sequence[GradedModel], paper: Sequence[GradedModel], path: Path) -> None:
     """Average grade against loss, both axes logarithmic, as PNG."""
     figure = new_figure(6.4, 4.6)
     axes = figure.subplots()
-    _panel(axes, own, paper, "average")
+    _panel(axes, ours, paper, "average")
     axes.set(xlabel="validation loss (nats per token)", ylabel="average grade (1 to 10)")
-    axes.legend(handles=_legend(own), fontsize=8, loc="lower left")
+    axes.legend(handles=_legend(ours), fontsize=8, loc="lower left")
     save_figure(figure, path)
 
 
-def draw_figure_7(own: Sequence[GradedModel], paper: Sequence[GradedModel], path: Path) -> None:
+def draw_figure_7(ours: Sequence[GradedModel], paper: Sequence[GradedModel], path: Path) -> None:
     """The same for each metric."""
     figure = new_figure(9, 7)
     panels = figure.subplots(2, 2, sharex=True, sharey=True)
     for axes, metric in zip(panels.flat, METRICS, strict=True):
-        _panel(axes, own, paper, metric)
+        _panel(axes, ours, paper, metric)
         axes.set_title(metric)
     for axes in panels[1]:
         axes.set_xlabel("validation loss (nats per token)")
     for axes in panels[:, 0]:
         axes.set_ylabel("grade (1 to 10)")
-    figure.legend(handles=_legend(own), fontsize=8, loc="outside upper center", ncols=5)
+    figure.legend(handles=_legend(ours), fontsize=8, loc="outside upper center", ncols=5)
     save_figure(figure, path)
 
 
-def _panel(axes: "Axes", own: Sequence[GradedModel], paper: Sequence[GradedModel], metric: str) -> None:
+def _panel(axes: "Axes", ours: Sequence[GradedModel], paper: Sequence[GradedModel], metric: str) -> None:
     from matplotlib.ticker import FixedLocator, NullLocator
 
     axes.set(xscale="log", yscale="log")
-    for models, colour, alpha in ((paper, _PAPER, 0.6), (own, _OWN, 1.0)):
+    for models, colour, alpha in ((paper, _PAPER, 0.6), (ours, _OWN, 1.0)):
         _points(axes, models, metric, colour, alpha)
         law = power_law(models, metric)
         if law is not None:
             _law(axes, law, models, colour)
-    shown = [model.loss for model in (*own, *paper) if model.loss is not None and model.grades]
+    shown = [model.loss for model in (*ours, *paper) if model.loss is not None and model.grades]
     axes.set_xlim(min(shown) * 0.93, max(shown) * 1.07)
     axes.set_ylim(0.9, 10.5)
     axes.axvline(MOST_LOSS, color="black", linewidth=0.8, linestyle=":")
@@ -101,10 +101,10 @@ def _law(axes: "Axes", law: PowerLaw, models: Sequence[GradedModel], colour: str
     )
 
 
-def _legend(own: Sequence[GradedModel]) -> "list[Line2D]":
+def _legend(ours: Sequence[GradedModel]) -> "list[Line2D]":
     from matplotlib.lines import Line2D
 
-    sides = [("the paper", _PAPER), *([("ours", _OWN)] if own else [])]
+    sides = [("the paper", _PAPER), *([("ours", _OWN)] if ours else [])]
     handles = [
         Line2D([], [], linestyle="", marker=_MARKERS[kind], color=colour, label=f"{kind}, {whose}")
         for whose, colour in sides

@@ -64,8 +64,8 @@ def fitted(models: Sequence[GradedModel]) -> list[GradedModel]:
 
 def power_law(models: Sequence[GradedModel], metric: str, kind: str = "all") -> PowerLaw | None:
     """The fit of one metric, or of the average, for all models or those of one kind."""
-    own = [model for model in fitted(models) if kind in ("all", model.kind)]
-    return fit([model.loss for model in own if model.loss is not None], [model.grades[metric].value for model in own])
+    ours = [model for model in fitted(models) if kind in ("all", model.kind)]
+    return fit([model.loss for model in ours if model.loss is not None], [model.grades[metric].value for model in ours])
 
 
 def power_laws(models: Sequence[GradedModel]) -> dict[str, dict[str, PowerLaw | None]]:

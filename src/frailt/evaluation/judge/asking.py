@@ -160,7 +160,7 @@ class _Run:
         report: Callable[[Tally], None],
         sleep: Callable[[float], object] | None,
     ) -> None:
-        self.keyed = {one.key(form, judge.config): (form, one) for form, questions in asked for one in questions}
+        self.keyed = {item.key(form, judge.config): (form, item) for form, questions in asked for item in questions}
         self.judge, self.ledger, self.report = judge, ledger, report
         self.lock, self.stop = threading.Lock(), threading.Event()
         self.sleep = sleep or self.stop.wait

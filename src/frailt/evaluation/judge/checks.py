@@ -114,42 +114,42 @@ def calibration(graded: Sequence[dict[str, Any]], paired: Sequence[dict[str, Any
         graded, paired: as `ledger.answers` gives them.
         stories: how many were cut.
     """
-    found = {(one["source"], one["index"], one["beginning"]): one for one in graded}
-    real = {beginning: one for (name, index, beginning), one in found.items() if (name, index) == (REAL, 0)}
-    again = {beginning: one for (name, index, beginning), one in found.items() if (name, index) == (REAL, 1)}
-    kinds = {name: [one for (n, i, _), one in found.items() if n == name and i == 0] for name in (REAL, *SPOILED)}
+    result = {(item["source"], item["index"], item["beginning"]): item for item in graded}
+    real = {beginning: item for (name, index, beginning), item in result.items() if (name, index) == (REAL, 0)}
+    again = {beginning: item for (name, index, beginning), item in result.items() if (name, index) == (REAL, 1)}
+    kinds = {name: [item for (n, i, _), item in result.items() if n == name and i == 0] for name in (REAL, *SPOILED)}
     costs: dict[str, Cost] = {}
     for name, metric in SPOILED.items():
-        both = [(real[one["beginning"]], one) for one in kinds[name] if one["beginning"] in real]
+        both = [(real[item["beginning"]], item) for item in kinds[name] if item["beginning"] in real]
         lost = [average(a) - average(b) for a, b in both]
         expected = mean([a[metric] - b[metric] for a, b in both])
         if (all_four := mean(lost)) and expected and (right := mean([_above(loss) for loss in lost])):
             costs[name] = Cost(average=all_four, metric=metric, expected=expected, right=right)
-    twice = [(real[beginning], one) for beginning, one in again.items() if beginning in real]
+    twice = [(real[beginning], item) for beginning, item in again.items() if beginning in real]
     return Calibration(
         stories=stories,
-        grades={name: summary(found) for name, found in kinds.items()},
+        grades={name: summary(result) for name, result in kinds.items()},
         costs=costs,
         verdict=_verdict(costs),
         repeated=means({m: [float(a[m] == b[m]) for a, b in twice] for m in METRICS}),
         moved=means({m: [float(abs(a[m] - b[m])) for a, b in twice] for m in METRICS}),
-        pairs={name: preference([one for one in paired if one["source"] == name]) for name in SPOILED},
+        pairs={name: preference([item for item in paired if item["source"] == name]) for name in SPOILED},
     )
 
 
 def preference(answers: Sequence[dict[str, Any]]) -> Preference:
     """Sum up answers to pairs of `both_orders`, in their order: A before B comes first."""
     pairs: dict[tuple[str, int], list[str]] = {}
-    for one in answers:
-        pairs.setdefault((one["beginning"], one["index"]), []).append(one["better"])
+    for item in answers:
+        pairs.setdefault((item["beginning"], item["index"]), []).append(item["better"])
     swapped = {"first": "second", "second": "first", "neither": "neither"}
-    both = {pair: (found[0], swapped[found[1]]) for pair, found in pairs.items() if len(found) == 2}
+    both = {pair: (result[0], swapped[result[1]]) for pair, result in pairs.items() if len(result) == 2}
     groups = [beginning for beginning, _ in both]
     a, b, agree = (
-        mean([float(one == other and one in wanted) for one, other in both.values()], groups)
+        mean([float(item == other and item in wanted) for item, other in both.values()], groups)
         for wanted in (("first",), ("second",), ("first", "second", "neither"))
     )
-    decided = [(one["beginning"], one["better"] == "first") for one in answers if one["better"] != "neither"]
+    decided = [(item["beginning"], item["better"] == "first") for item in answers if item["better"] != "neither"]
     return Preference(
         pairs=len(both),
         a=a,
@@ -247,7 +247,7 @@ def preference_cells(preference: Preference) -> tuple[str, ...]:
 
 def _verdict(costs: dict[str, Cost]) -> Literal["ordered rightly", "not ordered rightly", "not measured"]:
     needed = [cost for name in SPOILED if (cost := costs.get(name))]
-    intervals = [one.interval for cost in needed for one in (cost.average, cost.expected)]
+    intervals = [item.interval for cost in needed for item in (cost.average, cost.expected)]
     if len(needed) < len(SPOILED) or None in intervals:
         return "not measured"
     right = all(interval is not None and interval[0] > 0 for interval in intervals)

@@ -90,27 +90,27 @@ def measure(
         training_text: stories that the models were trained on, for the overlap with them; read once for all models.
         reference: a model for the perplexity of what the others wrote.
     """
-    texts = [one.text for written in completions.values() for one in written]
+    texts = [item.text for written in completions.values() for item in written]
     shared = iter(overlap(texts, training_text) if training_text is not None else [])
-    found = {}
+    result = {}
     for name, written in completions.items():
-        groups = [one.beginning for one in written]
-        tokens = [words(one.text) for one in written]
-        own = [] if training_text is None else [next(shared) for _ in written]
-        with_runs = [i for i, one in enumerate(own) if one.seen is not None]
-        found[name] = Offline(
+        groups = [item.beginning for item in written]
+        tokens = [words(item.text) for item in written]
+        ours = [] if training_text is None else [next(shared) for _ in written]
+        with_runs = [i for i, item in enumerate(ours) if item.seen is not None]
+        result[name] = Offline(
             completions=len(written),
-            words=_mean([len(one) for one in tokens], groups),
+            words=_mean([len(item) for item in tokens], groups),
             distinct_1=distinct(tokens, 1),
             distinct_2=distinct(tokens, 2),
             distinct_3=distinct(tokens, 3),
-            repetition=_mean([repetition(one) for one in tokens], groups),
-            rouge_2=mean([one.rouge_2 for one in own], groups),
-            seen=mean([own[i].seen or 0.0 for i in with_runs], [groups[i] for i in with_runs]),
-            longest=mean([one.longest for one in own], groups),
+            repetition=_mean([repetition(item) for item in tokens], groups),
+            rouge_2=mean([item.rouge_2 for item in ours], groups),
+            seen=mean([ours[i].seen or 0.0 for i in with_runs], [groups[i] for i in with_runs]),
+            longest=mean([item.longest for item in ours], groups),
             perplexity=None if reference is None else perplexity(reference, written),
         )
-    return found
+    return result
 
 
 def distinct(texts: Sequence[Sequence[str]], n: int) -> float:
@@ -150,18 +150,18 @@ def perplexity(reference: TorchStoryteller, written: Sequence[Completion]) -> Me
 
     What lies beyond the reference's context is left out; None where nothing is left.
     """
-    nats: dict[str, float] = dict.fromkeys((one.beginning for one in written), 0.0)
+    nats: dict[str, float] = dict.fromkeys((item.beginning for item in written), 0.0)
     tokens = dict.fromkeys(nats, 0)
-    for one in written:
-        given = [reference.tokenizer.bos, *reference.tokenizer.encode(one.beginning.rstrip(" "))]
-        whole = [given[0], *reference.tokenizer.encode(one.beginning.rstrip(" ") + one.text)]
+    for item in written:
+        given = [reference.tokenizer.bos, *reference.tokenizer.encode(item.beginning.rstrip(" "))]
+        whole = [given[0], *reference.tokenizer.encode(item.beginning.rstrip(" ") + item.text)]
         whole = whole[: reference.model.config.context + 1]
         # Where the two part: the last piece of a beginning may reach into the completion.
         start = next((i for i, (a, b) in enumerate(zip(given, whole, strict=False)) if a != b), len(given))
         if start < len(whole):
             losses = token_losses(reference.model, np.array(whole))[start - 1 :]
-            nats[one.beginning] += float(losses.sum())
-            tokens[one.beginning] += len(losses)
+            nats[item.beginning] += float(losses.sum())
+            tokens[item.beginning] += len(losses)
     sums, counts = np.array(list(nats.values())), np.array(list(tokens.values()))
     if not counts.sum():
         return None
@@ -224,6 +224,6 @@ def report_offline(
 
 
 def _mean(values: Sequence[float], groups: Sequence[str] | None = None) -> Mean:
-    found = mean(values, groups)
-    assert found is not None
-    return found
+    result = mean(values, groups)
+    assert result is not None
+    return result

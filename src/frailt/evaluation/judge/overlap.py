@@ -44,28 +44,28 @@ def overlap(texts: Sequence[str], stories: Iterable[str]) -> list[Overlap]:
         stories: the training text, a story at a time.
     """
     numbers: dict[str, int] = {}
-    own = _Words([words(text) for text in texts], numbers)
-    longest, seen = np.zeros(len(own.ids), int), np.zeros(len(own.ids), bool)
+    ours = _Words([words(text) for text in texts], numbers)
+    longest, seen = np.zeros(len(ours.ids), int), np.zeros(len(ours.ids), bool)
     rouge = np.zeros(len(texts))
-    pairs = own.grams(2)
-    sets = [np.unique(pairs.hashes[own.text[pairs.at] == i]) for i in range(len(texts))]
+    pairs = ours.grams(2)
+    sets = [np.unique(pairs.hashes[ours.text[pairs.at] == i]) for i in range(len(texts))]
     union = np.unique(pairs.hashes)
     for chunk in _chunks(stories):
         other = _Words(chunk, numbers)
-        _runs(own, other, longest, seen)
+        _runs(ours, other, longest, seen)
         _rouge(sets, union, other, rouge)
-    found = []
-    for i, size in enumerate(own.sizes):
-        mine = own.text == i
+    result = []
+    for i, size in enumerate(ours.sizes):
+        mine = ours.text == i
         starts = max(size - SEEN + 1, 0)
-        found.append(
+        result.append(
             Overlap(
                 rouge_2=float(rouge[i]),
                 seen=float(seen[mine].sum() / starts) if starts else None,
                 longest=int(longest[mine].max(initial=0)),
             )
         )
-    return found
+    return result
 
 
 @dataclass(slots=True)
@@ -89,10 +89,10 @@ class _Words:
 
     def grams(self, n: int) -> _Grams:
         """All places with ``n`` words of one text after them."""
-        found = _Grams(np.arange(len(self.ids)), np.zeros(len(self.ids), np.uint64))
+        result = _Grams(np.arange(len(self.ids)), np.zeros(len(self.ids), np.uint64))
         for length in range(n):
-            self.extend(found, length)
-        return found
+            self.extend(result, length)
+        return result
 
     def extend(self, grams: _Grams, n: int) -> None:
         """From n to n + 1 words, where the text has one more."""
@@ -101,10 +101,10 @@ class _Words:
         grams.hashes = grams.hashes + self.values[grams.at + n] * np.uint64(pow(_BASE, n, 1 << 64))
 
 
-def _runs(own: _Words, other: _Words, longest: np.ndarray, seen: np.ndarray) -> None:
+def _runs(ours: _Words, other: _Words, longest: np.ndarray, seen: np.ndarray) -> None:
     """Lengthen runs as long as both sides have them."""
-    mine, theirs = own.grams(1), other.grams(1)
-    for n in range(1, 1 + max(own.sizes, default=0)):
+    mine, theirs = ours.grams(1), other.grams(1)
+    for n in range(1, 1 + max(ours.sizes, default=0)):
         kept = _in(theirs.hashes, np.unique(mine.hashes))
         theirs = _Grams(theirs.at[kept], theirs.hashes[kept])
         kept = _in(mine.hashes, np.unique(theirs.hashes))
@@ -114,7 +114,7 @@ def _runs(own: _Words, other: _Words, longest: np.ndarray, seen: np.ndarray) -> 
         longest[mine.at] = np.maximum(longest[mine.at], n)
         if n == SEEN:
             seen[mine.at] = True
-        own.extend(mine, n)
+        ours.extend(mine, n)
         other.extend(theirs, n)
 
 
@@ -130,12 +130,12 @@ def _rouge(sets: list[np.ndarray], union: np.ndarray, other: _Words, best: np.nd
     common = _in(hashes, union)
     which, story = np.searchsorted(union, hashes[common]), story[common]
     member = np.zeros(len(union), bool)
-    for i, own in enumerate(sets):
-        if len(own):
+    for i, ours in enumerate(sets):
+        if len(ours):
             member[:] = False
-            member[np.searchsorted(union, own)] = True
+            member[np.searchsorted(union, ours)] = True
             shared = np.bincount(story[member[which]], minlength=stories)
-            best[i] = max(best[i], (2 * shared / (len(own) + sizes)).max())
+            best[i] = max(best[i], (2 * shared / (len(ours) + sizes)).max())
 
 
 def _in(values: np.ndarray, known: np.ndarray) -> np.ndarray:

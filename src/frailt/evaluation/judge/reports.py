@@ -220,9 +220,9 @@ def grade(
 
 def summary(answers: Sequence[dict[str, Any]]) -> dict[str, Mean]:
     """Means of the four grades and of their average, with intervals over beginnings; empty where nothing is graded."""
-    groups = [one["beginning"] for one in answers]
-    grades = {metric: [float(one[metric]) for one in answers] for metric in METRICS}
-    return means({**grades, "average": [average(one) for one in answers]}, groups)
+    groups = [item["beginning"] for item in answers]
+    grades = {metric: [float(item[metric]) for item in answers] for metric in METRICS}
+    return means({**grades, "average": [average(item) for item in answers]}, groups)
 
 
 def means(values: dict[str, list[float]], groups: Sequence[str] | None = None) -> dict[str, Mean]:
