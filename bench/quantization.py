@@ -45,7 +45,7 @@ def main() -> None:
     stored = read_model(options.model)
     tokens, _ = encode_text([options.text], Tokenizer.load(options.model))
     tokens = tokens[: options.tokens].astype(np.int64)
-    losses = {kind: nats(CompiledDecoder(pack(stored, kind)), tokens) for kind in KINDS}
+    losses: dict[Weights, np.ndarray] = {kind: nats(CompiledDecoder(pack(stored, kind)), tokens) for kind in KINDS}
     figures = {
         kind: {
             "nats_per_token": float(loss.mean()),

@@ -181,8 +181,10 @@ def test_what_cannot_be_read_is_refused() -> None:
         CompiledDecoder(packed, 0)
     with pytest.raises(InputError, match="threads is 0"):
         CompiledStoryteller(packed, TOKENIZER, threads=0)
-    with pytest.raises(InputError, match="weights 'int4' are unknown; choose one of auto, float32"):
-        pack(stored(tiny("1^3")), "int4")  # pyright: ignore[reportArgumentType]
+    larger = stored(tiny("1^3"))
+    larger.weights["groups.0.blocks.0.adapter.weight"] = np.zeros((2, 2), np.float32)
+    with pytest.raises(InputError, match=r"the compiled decoder cannot use the tensor groups.0.blocks.0.adapter"):
+        pack(larger)
     broken = stored(tiny("1^3"))
     broken.weights["embedding.weight"][3, 3] = np.nan
     with pytest.raises(InputError, match="not all finite"):

@@ -34,7 +34,7 @@ def compiled(*modules: ModuleType, **options: Any) -> Callable[[Callable[..., An
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher = numba.njit(**options)(function)
+        dispatcher: Any = numba.njit(**options)(function)
         dispatcher._cache = CodeCache(function, modules)
         return dispatcher
 

@@ -1,4 +1,4 @@
-"""When a token needs no further pass. Needs no torch; the loops that ask are in ``exiting.py`` and ``kernels.py``.
+"""When a token needs no further pass, without torch. The loops that ask: ``exit_torch.py``, ``cpu/kernels.py``.
 
 Where a pass has hardly changed anything, further ones are expected not to either. That is so for models trained with
 random passes (``frailt train --passes random``), which have learned to be read after any of them.

@@ -1,7 +1,7 @@
 """One more token of each text of a batch in torch, each with as many passes as it needs.
 
 The loop of ``model.frailt.Group``, with rows that drop out of it: the rule and what the cache holds for skipped passes
-are told in ``early_exit.py``.
+are in ``exit_rule.py``.
 """
 
 from typing import NamedTuple

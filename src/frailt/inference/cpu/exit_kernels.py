@@ -1,5 +1,5 @@
 """What the compiled decoder needs for early exits: how far a pass moved the signal, and keys and values of passes that
-are skipped. The rules: ``early_exit.py``.
+are skipped. The rules: ``exit_rule.py``.
 """
 
 import numba

@@ -1,4 +1,4 @@
-"""A model's weights as the fast decoder reads them: all matrices in one array, row after row, in the order of use."""
+"""A model's weights as the compiled decoder reads them: all matrices in one array, in the order of use."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -49,7 +49,7 @@ def padded(count: int, to: int) -> int:
     return -(-count // to) * to
 
 
-def pack(stored: StoredModel, kind: str = "auto") -> Packed:
+def pack(stored: StoredModel, kind: Weights = "auto") -> Packed:
     """Order, pad and round the weights of a model.
 
     Norms and encodings stay in float32. int8: each row has its own scale, its largest weight becomes 127.
