@@ -29,7 +29,7 @@ from frailt.evaluation.judge.overlap import SEEN, overlap, words
 from frailt.evaluation.judge.students import Completion, StoryConfig, complete, completions_of, labels, weights_of
 from frailt.files import read_json
 from frailt.inference.sampling import Sampling
-from frailt.inference.storyteller import Storyteller, Token
+from frailt.inference.storyteller import Token
 from frailt.inference.torch_decoder import TorchStoryteller
 from frailt.model.checkpoint import save_model
 
@@ -350,7 +350,7 @@ def test_a_cut_off_writing_goes_on_with_the_same_stories(
             report=lambda done, state: told.append((done, state)),
         )
 
-    def cut_off(self: Storyteller, prompts: list[str], sampling: Sampling, *, rows: range) -> Iterator[Token]:
+    def cut_off(self: TorchStoryteller, prompts: list[str], sampling: Sampling, *, rows: range) -> Iterator[Token]:
         for token in whole(self, prompts, sampling, rows=rows):
             yield token
             if token.row == 4:
