@@ -57,15 +57,12 @@ def work(configs: Sequence[TrainConfig], data: Path, out: Path, stop: Callable[[
                 train(config, corpus, folder, resume=True, stop=stop)
         except BusyError:
             continue
-        except (InputError, OSError, MemoryError) as error:  # It has diverged, or memory or disk are full.
+        except (InputError, OSError) as error:  # It has diverged, or memory or disk are full.
             _fail(folder, str(error).strip() or type(error).__name__)
         except Exception as error:  # Recorded whole, since the other runs are worth going on with.
-            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-                _fail(folder, "out of memory; lower --batch, or run fewer jobs at once")
-            else:
-                path = folder.with_name(f"{folder.name}.failed.txt")
-                write_text(path, traceback.format_exc())
-                _fail(folder, f"{type(error).__name__}: {str(error).strip()}", f"; traceback in {path}")
+            path = folder.with_name(f"{folder.name}.failed.txt")
+            write_text(path, traceback.format_exc())
+            _fail(folder, f"{type(error).__name__}: {str(error).strip()}", f"; traceback in {path}")
         if torch.cuda.is_available():
             try:
                 torch.cuda.synchronize()
