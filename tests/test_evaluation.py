@@ -133,3 +133,16 @@ def test_text_without_a_story_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n<|endoftext|>\n\n")
     with pytest.raises(InputError, match=r"empty\.txt holds no story"):
         encode_text([tmp_path / "empty.txt"], Tokenizer.train(["A story."], vocab_size=280))
+
+
+@pytest.mark.parametrize(("shape", "calls"), [("1^3", 1), ("2+(2)^2", 1), ("1^2+1", 4), ("2^2", 4)])
+def test_one_forward_pass_gives_all_numbers_of_passes_where_the_last_group_alone_is_looped(
+    shape: str, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokens = model_of(shape), stream(CONTEXT)
+    one_by_one = [stream_loss(model, tokens, text_bytes=1, iterations=p).nats for p in range(1, 5)]
+    forward, made = FraiLT.forward, []
+    monkeypatch.setattr(FraiLT, "forward", lambda *args, **options: (made.append(1), forward(*args, **options))[1])
+    found = pass_losses(model, tokens, most=4, text_bytes=1)
+    assert [loss.loss.nats for loss in found] == pytest.approx(one_by_one, rel=1e-6)
+    assert len(made) == calls

@@ -1,13 +1,15 @@
 """Validation loss, in nats per token and in bits per byte, at any number of passes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from frailt.data.corpus import windows
 from frailt.data.tokenizer import Tokenizer
@@ -120,8 +122,8 @@ class PassLoss:
 def pass_losses(model: FraiLT, tokens: np.ndarray, *, most: int, text_bytes: int, batch: int = 16) -> list[PassLoss]:
     """Loss with 1 to ``most`` passes in every group that has more than one, and how far each pass moves.
 
-    Each number of passes is a whole forward pass: with several groups, fewer passes in the first change what
-    the second one sees.
+    Where only the last group has several passes, its states in one forward pass are those of all smaller numbers.
+    Else each number of passes is a forward pass of its own: fewer passes in one group change what the next one sees.
     """
     device = next(model.parameters()).device
     nats, moved, diverged = np.zeros(most), np.zeros(most), np.zeros(most)
@@ -130,9 +132,8 @@ def pass_losses(model: FraiLT, tokens: np.ndarray, *, most: int, text_bytes: int
         targets = y.flatten().to(device)
         count += len(targets)
         before = None
-        for p in range(most):
-            output = model(x.to(device), iterations=p + 1)
-            state, scores = output.states[-1][-1].flatten(0, 1), output.logits.flatten(0, 1).log_softmax(-1)
+        for p, last_state in enumerate(_last_states(model, x.to(device), most)):
+            state, scores = last_state.flatten(0, 1), model.read_out(last_state).flatten(0, 1).log_softmax(-1)
             nats[p] += F.nll_loss(scores, targets, reduction="sum").item()
             if before is not None:
                 moved[p] += ((state - before[0]).norm(dim=-1) / state.norm(dim=-1)).sum().item()
@@ -147,3 +148,13 @@ def pass_losses(model: FraiLT, tokens: np.ndarray, *, most: int, text_bytes: int
         )
         for p in range(most)
     ]
+
+
+def _last_states(model: FraiLT, x: Int[Tensor, "batch time"], most: int) -> Iterator[Float[Tensor, "batch time dim"]]:
+    """The residual stream at the end, with 1 to ``most`` passes in every group that has more than one."""
+    looped = [group.iterations > 1 for group in model.config.groups]
+    if looped[-1] and not any(looped[:-1]):
+        yield from model(x, iterations=most, last_only=True).states[-1]
+    else:
+        for passes in range(1, most + 1):
+            yield model(x, iterations=passes, last_only=True).states[-1][-1]
