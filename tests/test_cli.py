@@ -121,9 +121,9 @@ STORIES = "completions beginnings held-out temperature top-k top-p min-p max-tok
 JUDGE = "judge base-url judge-temperature concurrency timeout max-calls"
 OPTIONS = {
     "prepare": "out text valid hub world seed tokenizer vocab-size valid-fraction",
-    "train": "preset data out sharding resume tokens batch accumulate passes precision compile device seed evaluations "
-    "eval-tokens checkpoint-seconds shape dim heads kv-heads hidden-dim multiple-of vocab-size context encoding "
-    "no-tied rope-theta norm-eps lr beta1 beta2 weight-decay clip warmup",
+    "train": "preset start data out sharding resume tokens batch accumulate passes precision compile device seed "
+    "evaluations eval-tokens checkpoint-seconds shape dim heads kv-heads hidden-dim multiple-of vocab-size context "
+    "encoding no-tied rope-theta norm-eps lr beta1 beta2 weight-decay clip warmup",
     "compare": "shapes dim tokens seeds data out lr batch context heads kv-heads precision compile device",
     "reproduce": "widths shapes seeds budget data out plan report minutes jobs on lr batch context heads precision "
     "compile device",
