@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from frailt.errors import InputError, excerpt
-from frailt.model.variant import split_names
 from frailt.options import corpus_in, numbers, parse, table, token_count
 
 
 def run(args: list[str]) -> None:
     from frailt.compiling import announce_compiling
     from frailt.model.config import ModelConfig
+    from frailt.model.variant import split_names
     from frailt.paper.grid import SHAPES, WIDTHS, GridConfig
     from frailt.paper.grid_report import write_report
     from frailt.studies.cells import cell_folder, steps_done
