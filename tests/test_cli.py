@@ -701,10 +701,11 @@ def blocks(language: str) -> list[str]:
 
 
 def test_a_newcomer_needs_two_commands() -> None:
-    first = [shlex.split(line, comments=True) for line in blocks("sh")[0].splitlines()]
-    assert first == [["make", "demo"], ["make", "test"]]
+    install, try_out = ([shlex.split(line, comments=True) for line in block.splitlines()] for block in blocks("sh")[:2])
+    assert install == [["pip", "install", "."]]
+    assert try_out == [["make", "demo"], ["make", "test"]]
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for _, target in first:
+    for _, target in try_out:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
@@ -715,7 +716,7 @@ def test_every_command_of_the_readme_runs(run: Run, tmp_path: Path, monkeypatch:
     Path("held-out.txt").write_text(text[:2000], encoding="utf-8")
     small = {"4M": ["100"], "64": [TINY[1], *TINY[2:]]}
     seen = []
-    for line in blocks("sh")[1].splitlines():
+    for line in "".join(blocks("sh")[2:]).splitlines():
         program, *words = shlex.split(line, comments=True)
         assert program == "frailt"
         words = [word for given in words for word in small.get(given, [given])]
