@@ -34,9 +34,11 @@ from frailt.model.frailt import FraiLT
 from frailt.training.config import OptimizerConfig, TrainConfig
 from frailt.training.depth import passes_at
 from frailt.training.device import choose_precision
+from frailt.training.loop import Training
 from frailt.training.metrics import Metrics
 from frailt.training.optimizers import learning_rate, make_optimizer
 from frailt.training.presets import PRESETS
+from frailt.training.ranks import Ranks
 from frailt.training.run_folder import RunFolder
 from frailt.training.trainer import Progress, train
 
@@ -472,6 +474,23 @@ def test_random_passes_have_the_shapes_mean_and_an_upper_end() -> None:
     most = max(passes[0] for step in range(20_000) if (passes := passes_at(two, step)) is not None)
     assert most == 1 + 3 * 2, "Poisson(1) is 7 or more in one of 12,000 draws"
     assert passes_at(TINY, 0) is None
+
+
+def test_a_batch_goes_to_the_device_whole_and_is_sliced_there(corpus: Corpus) -> None:
+    """Slices are not contiguous: they would be copied once more, into memory that is not pinned."""
+    training = Training(replace(TINY, accumulate=2), corpus, Ranks(torch.device("cpu")))
+    inputs: list[torch.Tensor] = []
+
+    class Device(torch.nn.Module):
+        def forward(self, tokens: torch.Tensor, **_: Any) -> None:
+            inputs.append(tokens)
+            raise InterruptedError
+
+    training.device, training.wrapped = torch.device("meta"), Device()
+    with pytest.raises(InterruptedError):
+        training.train_step()
+    assert (inputs[0].device.type, inputs[0].shape, inputs[0].stride()) == ("meta", (2, 32), (33, 1))
+    assert inputs[0].untyped_storage().nbytes() == 4 * 33 * 8, "the whole batch, int64"
 
 
 def test_a_run_begins_from_a_saved_model(corpus: Corpus, tmp_path: Path) -> None:

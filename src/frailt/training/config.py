@@ -54,7 +54,7 @@ class TrainConfig:
     """Gradient accumulation: micro-batches that a batch is computed in, to save memory. The gradient is the whole
     batch's."""
     passes: Literal["fixed", "random"] = "fixed"
-    """random: each step draws its number of passes as 1 + Poisson(M - 1), at most 1 + 3 M; their mean is M."""
+    """random: each step draws 1 + min(Poisson(M - 1), 3 M) passes: M on average, at most 3 M + 1."""
     precision: Precision = "auto"
     """bfloat16: matrix products in bfloat16; weights, norms and the residual stream stay float32. auto: bfloat16 on
     GPUs and x86 processors that have instructions for it, else float32. Which it was stands in the run's record, as

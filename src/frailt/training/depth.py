@@ -9,15 +9,15 @@ import numpy as np
 from frailt.training.config import TrainConfig
 
 MOST = 3
-"""The Poisson number behind random passes is at most this many times M. It has no upper end by itself, and each pass
-keeps its activations: without a cap a long run would meet a step that does not fit into memory."""
+"""The cap of the Poisson number, in units of M: each pass keeps its activations, so that without a cap a long run would
+meet a step that does not fit into memory."""
 
 
 def passes_at(config: TrainConfig, step: int) -> tuple[int, ...] | None:
     """Passes through each group in a step, counted from 0; ``None``: as many as the shape says.
 
-    Random passes are 1 + min(Poisson(M - 1), 3 M) for a group of M > 1 passes. Their mean is M: the cap takes away less
-    than a thousandth, so the shape's effective depth is also what a step costs on average.
+    Random passes are 1 + min(Poisson(M - 1), 3 M) for a group of M > 1 passes: from 1 to 3 M + 1. Their mean is M (the
+    cap takes away less than a thousandth), so the shape's effective depth is also what a step costs on average.
     """
     if config.passes == "fixed":
         return None
