@@ -23,6 +23,7 @@ from frailt.evaluation.judge.grading import METRICS
 from frailt.files import write_json
 from frailt.inference.storyteller import Storyteller, Token
 from frailt.model.checkpoint import save_model
+from frailt.paper import grades_report
 from frailt.reports import html_page
 from frailt.training.metrics import Metrics
 from frailt.training.run_folder import RunFolder
@@ -56,6 +57,14 @@ def server(monkeypatch: pytest.MonkeyPatch, models: Path) -> Iterator[JudgeServe
     with judge_server() as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         yield server
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn, at half a second a report, only for the test that looks at them."""
+    if request.function is not test_models_are_graded_from_start_to_report:
+        for name in ("draw_figure_6", "draw_figure_7"):
+            monkeypatch.setattr(grades_report, name, lambda ours, paper, path: path.write_bytes(b""))
 
 
 @pytest.fixture

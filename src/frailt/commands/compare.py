@@ -2,23 +2,21 @@
 
 import sys
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from frailt.options import corpus_in, numbers, parse, table
 
 
 def run(args: list[str]) -> None:
+    from frailt.commands.protocol import Protocol
     from frailt.compiling import announce_compiling
     from frailt.console import ProgressLine
-    from frailt.model.config import ModelConfig
     from frailt.model.variant import split_names
     from frailt.paper.published import published_gap
     from frailt.studies.compare import compare
     from frailt.studies.comparison import CompareConfig
     from frailt.studies.report import HEADERS, caption, cells
-    from frailt.training.config import OptimizerConfig, TrainConfig
-    from frailt.training.device import Device, Precision
 
     @dataclass(frozen=True, kw_only=True)
     class Command:
@@ -28,49 +26,20 @@ def run(args: list[str]) -> None:
         """Width of every model."""
         tokens: int = 4_000_000
         """Training budget of every model."""
-        seeds: str = "0"
-        """Seeds, joined by commas; every model is trained with each."""
-        data: Path | None = None
-        """Folder made by `frailt prepare`; unset: the embedded story world."""
         out: Path | None = None
         """Folder for runs, table and figure; unset: runs/compare and the width."""
-        lr: float = OptimizerConfig().lr
-        """Peak learning rate."""
-        batch: int = TrainConfig().batch
-        """Sequences in one step."""
-        context: int = 512
-        """Longest sequence, in tokens."""
-        heads: int = 8
-        """Attention heads."""
         kv_heads: int | None = None
         """Key and value heads; unset: as many as heads."""
-        precision: Precision = "auto"
-        """Of matrix products; auto: bfloat16 where the device is fast at it."""
-        compile: bool = False
-        """Compile the block with torch.compile."""
-        device: Device = "auto"
-        """Where to compute."""
+        protocol: Protocol = field(default_factory=Protocol)
 
     command = parse(Command, "compare", args, __doc__)
     announce_compiling()
-    corpus = corpus_in(command.data)
-    base = TrainConfig(
-        model=ModelConfig(
-            dim=command.dim,
-            heads=command.heads,
-            kv_heads=command.kv_heads,
-            context=command.context,
-            vocab_size=corpus.vocab_size,
-        ),
-        optimizer=OptimizerConfig(lr=command.lr),
-        tokens=command.tokens,
-        batch=command.batch,
-        precision=command.precision,
-        compile=command.compile,
-        device=command.device,
+    corpus = corpus_in(command.protocol.data)
+    model = {"dim": command.dim, "kv_heads": command.kv_heads, "vocab_size": corpus.vocab_size}
+    base = command.protocol.base(model, tokens=command.tokens)
+    config = CompareConfig(
+        shapes=split_names(command.shapes), seeds=numbers("seeds", command.protocol.seeds), base=base
     )
-    seeds = numbers("seeds", command.seeds)
-    config = CompareConfig(shapes=split_names(command.shapes), seeds=seeds, base=base)
     out = command.out or Path("runs") / f"compare-d{command.dim}"
     with ProgressLine() as line:
         result = compare(

@@ -24,6 +24,4 @@ def run(args: list[str]) -> None:
     name, rest = (args[0], args[1:]) if args and args[0] in COMMANDS else ("grade", args)
     from frailt.commands import judging
 
-    {"grade": judging.grade, "calibrate": judging.calibrate, "pairwise": judging.pairwise, "offline": judging.offline}[
-        name
-    ](rest, COMMANDS[name])
+    getattr(judging, name)(rest, COMMANDS[name])

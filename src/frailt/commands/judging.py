@@ -4,7 +4,7 @@ import math
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +15,13 @@ from frailt.data.text import read_stories
 from frailt.device import Device
 from frailt.errors import InputError
 from frailt.evaluation.judge import checks, reports
-from frailt.evaluation.judge.asking import Asked, Tally, summary
+from frailt.evaluation.judge.asking import Asked, Tally, consult, summary
 from frailt.evaluation.judge.client import Judge, JudgeConfig
 from frailt.evaluation.judge.estimate import estimate
 from frailt.evaluation.judge.grading import Form, compare_form, grade_form
+from frailt.evaluation.judge.ledger import Question
 from frailt.evaluation.judge.prompt import GRADE, read_prompt
-from frailt.evaluation.judge.reports import Report
+from frailt.evaluation.judge.reports import Report, servers_of
 from frailt.evaluation.judge.students import Completion, Loss, StoryConfig, Student, whole_stories, write_stories
 from frailt.inference.storyteller import Storyteller
 from frailt.options import Words, parse, table
@@ -115,9 +116,15 @@ class Asking:
             Judge(self.judge).close()
             report.check()
 
-    def print_estimate(self, asked: Asked, out: Path) -> None:
-        """Print what it would cost."""
-        print(estimate(asked, self.judge, out / "replies.jsonl"))
+    def ask(self, report: Report, *questions: Sequence[Question]) -> tuple[Tally, list[list[dict[str, Any]]]] | None:
+        """The answers to the questions of each of the report's forms; None where their cost was to be printed."""
+        asked: Asked = list(zip(report.forms, questions, strict=True))
+        ledger = report.out / "replies.jsonl"
+        if self.estimate:
+            print(estimate(asked, self.judge, ledger))
+            return None
+        with _asking() as shown:
+            return consult(asked, self.judge, ledger, again=self.again, report=shown)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,15 +180,13 @@ def grade(args: list[str], description: str) -> None:
 
     command: Grade = parse(Grade, "judge grade", args, description)
     command.check_models()
-    form = command.form
-    report = _report("judge", command, judge=command.judge, forms=(form,))
+    report = _report("judge", command, judge=command.judge, forms=(command.form,))
     command.check(report)
     students = command.students(write=not command.estimate, loss_of=command.loss_of)
-    if command.estimate:
-        command.print_estimate([(form, reports.grade_questions(students))], command.out)
+    if (reply := command.ask(report, reports.grade_questions(students))) is None:
         return
-    with _asking() as shown:
-        tally, graded = reports.grade(students, report, again=command.again, shown=shown)
+    tally, [answers] = reply
+    graded = reports.graded(students, answers)
     models = models_of(graded)
     reports.write_grades(graded, tally, report, *beside_the_paper(models, command.out))
     print(table(reports.GRADES, [item.cells for item in graded]))
@@ -192,24 +197,23 @@ def grade(args: list[str], description: str) -> None:
 
 def calibrate(args: list[str], description: str) -> None:
     command: Calibrate = parse(Calibrate, "judge calibrate", args, description)
-    form = command.form
     report = Report(
         name="calibration",
         out=command.out,
         provenance=_provenance(),
         stories=StoryConfig(completions=command.stories, held_out=command.held_out),
         judge=command.judge,
-        forms=(form, compare_form()),
+        forms=(command.form, compare_form()),
     )
     command.check(report)
     if not command.held_out:
         print("no --held-out given: cutting stories of the embedded world", file=sys.stderr)
     beginnings = whole_stories(command.held_out, command.stories, least=checks.SENTENCES)
-    if command.estimate:
-        command.print_estimate(checks.calibration_questions(beginnings, form), command.out)
+    if (reply := command.ask(report, checks.questions(beginnings), checks.pair_questions(beginnings))) is None:
         return
-    with _asking() as shown:
-        tally, result = checks.calibrate_judge(beginnings, report, again=command.again, shown=shown)
+    tally, [graded, paired] = reply
+    result = checks.calibration(graded, paired, len(beginnings))
+    checks.write_calibration(result, tally, servers_of(graded, paired), report)
     columns = list(next((grades for grades in result.grades.values() if grades), {}))
     rows = [(name, *(f"{grades[c].value:.2f}" for c in columns)) for name, grades in result.grades.items() if grades]
     print(table(("ending", *columns), rows))
@@ -226,11 +230,11 @@ def pairwise(args: list[str], description: str) -> None:
     report = _report("pairwise", command, judge=command.judge, forms=(compare_form(),))
     command.check(report)
     students = command.students(write=not command.estimate)
-    if command.estimate:
-        command.print_estimate([(compare_form(), checks.model_pairs(students))], command.out)
+    if (reply := command.ask(report, checks.model_pairs(students))) is None:
         return
-    with _asking() as shown:
-        tally, result = checks.compare_models(students, report, again=command.again, shown=shown)
+    tally, [answers] = reply
+    result = checks.preference(answers)
+    checks.write_preference(students, result, tally, servers_of(answers), report)
     print(f"A: {students[0].name}   B: {students[1].name}")
     print(table(checks.PREFERENCE, _short([checks.preference_cells(result)])))
     _finish(report, tally)

@@ -2,7 +2,7 @@
 
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +12,8 @@ from frailt.options import corpus_in, numbers, parse, table, token_count
 
 
 def run(args: list[str]) -> None:
+    from frailt.commands.protocol import Protocol
     from frailt.compiling import announce_compiling
-    from frailt.model.config import ModelConfig
     from frailt.model.variant import split_names
     from frailt.paper.grid import SHAPES, WIDTHS, GridConfig
     from frailt.paper.grid_report import write_report
@@ -21,8 +21,7 @@ def run(args: list[str]) -> None:
     from frailt.studies.estimate import steps_in_minutes
     from frailt.studies.sweep import check_folder
     from frailt.studies.workers import jobs_at
-    from frailt.training.config import OptimizerConfig, TrainConfig
-    from frailt.training.device import Device, Precision, choose_device
+    from frailt.training.device import choose_device
     from frailt.training.run_folder import RunFolder
 
     @dataclass(frozen=True, kw_only=True)
@@ -31,12 +30,8 @@ def run(args: list[str]) -> None:
         """Embedding dimensions, joined by commas."""
         shapes: str = ",".join(SHAPES)
         """Models, joined by commas. Settings may follow a colon: 1^8:none is without encodings."""
-        seeds: str = "0"
-        """Seeds, joined by commas; every model is trained with each."""
         budget: str = "4M"
         """Training: tokens of every model, like 4M, or minutes of the whole grid, like 90min."""
-        data: Path | None = None
-        """Folder made by `frailt prepare`; unset: the embedded story world."""
         out: Path = Path("runs/grid")
         """Folder for runs and report."""
         plan: bool = False
@@ -49,20 +44,7 @@ def run(args: list[str]) -> None:
         """Models trained at once; unset: what fills the machine."""
         on: Literal["local", "ray"] = "local"
         """This machine, or the Ray cluster that it belongs to."""
-        lr: float = OptimizerConfig().lr
-        """Peak learning rate."""
-        batch: int = TrainConfig().batch
-        """Sequences in one step."""
-        context: int = 512
-        """Longest sequence, in tokens."""
-        heads: int = 8
-        """Attention heads."""
-        precision: Precision = "auto"
-        """Of matrix products; auto: bfloat16 where the device is fast at it."""
-        compile: bool = False
-        """Compile the block with torch.compile."""
-        device: Device = "auto"
-        """Where to compute."""
+        protocol: Protocol = field(default_factory=Protocol)
 
         def __post_init__(self) -> None:
             for name in ("jobs", "minutes"):
@@ -76,22 +58,15 @@ def run(args: list[str]) -> None:
     announce_compiling()
     budget = _budget(command.budget)
     check_folder(command.out)
-    corpus = corpus_in(command.data)
+    corpus = corpus_in(command.protocol.data)
     widths = numbers("widths", command.widths)
-    base = TrainConfig(
-        model=ModelConfig(dim=widths[0], heads=command.heads, context=command.context, vocab_size=corpus.vocab_size),
-        optimizer=OptimizerConfig(lr=command.lr),
-        tokens=budget if isinstance(budget, int) else 1,
-        batch=command.batch,
-        eval_tokens=EVAL_TOKENS,
-        precision=command.precision,
-        compile=command.compile,
-        device=command.device,
-    )
-    shapes, seeds = split_names(command.shapes), numbers("seeds", command.seeds)
+    tokens = budget if isinstance(budget, int) else 1
+    model = {"dim": widths[0], "vocab_size": corpus.vocab_size}
+    base = command.protocol.base(model, tokens=tokens, eval_tokens=EVAL_TOKENS)
+    shapes, seeds = split_names(command.shapes), numbers("seeds", command.protocol.seeds)
     grid = GridConfig(widths=widths, shapes=shapes, seeds=seeds, base=base)
     # A cluster may have what this machine, which only looks on, has not.
-    device = choose_device(command.device if command.on == "local" else "auto")
+    device = choose_device(command.protocol.device if command.on == "local" else "auto")
     jobs = {dim: command.jobs or jobs_at(dim, device) for dim in grid.widths}
     trains = not (command.plan or command.report)
     if isinstance(budget, float):

@@ -1,6 +1,6 @@
 """Graded models: the paper's and one's own, and Tables 4 and 5 with both."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean as plain_mean
 
@@ -61,44 +61,38 @@ def table_4(models: Sequence[GradedModel]) -> tuple[tuple[str, ...], list[tuple[
 
     An own value stands only where a model of that width and shape was graded; of several it is the mean.
     """
-    columns = ("loss", *METRICS)
-    head = ("width", "shapes", *(f"{kind} {column}" for kind in KINDS for column in columns))
-
-    def cells(dim: int, shape: str) -> list[str]:
-        ours = [model for model in models if (model.dim, model.shape) == (dim, shape) and model.grades]
-        losses = [model.loss for model in ours if model.loss is not None]
-        values = [plain_mean(losses) if losses else None]
-        values += [plain_mean(m.grades[metric].value for m in ours) if ours else None for metric in METRICS]
-        paper = TABLE_4.get(dim, {}).get(shape)
-        return [_cell(value, paper[i] if paper else None) for i, value in enumerate(values)]
-
-    return head, _rows(models, cells, len(columns))
+    return _table(models, ("loss", *METRICS), TABLE_4)
 
 
 def table_5(models: Sequence[GradedModel]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Head and rows of Table 5, in the same way."""
-
-    def cells(dim: int, shape: str) -> list[str]:
-        ours = [model for model in models if (model.dim, model.shape) == (dim, shape) and model.grades]
-        value = plain_mean(model.grades["average"].value for model in ours) if ours else None
-        return [_cell(value, TABLE_5.get(dim, {}).get(shape))]
-
-    return ("width", "shapes", *(f"{kind} average" for kind in KINDS)), _rows(models, cells, 1)
+    paper = {dim: {shape: (value,) for shape, value in row.items()} for dim, row in TABLE_5.items()}
+    return _table(models, ("average",), paper)
 
 
-def _rows(models: Sequence[GradedModel], cells: Callable[[int, str], list[str]], columns: int) -> list[tuple[str, ...]]:
-    empty = [""] * columns
+def _table(
+    models: Sequence[GradedModel], columns: tuple[str, ...], paper: Mapping[int, Mapping[str, tuple[float, ...]]]
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    def cells(dim: int, shape: str | None) -> list[str]:
+        graded = [model for model in models if (model.dim, model.shape) == (dim, shape) and model.grades]
+        published = paper.get(dim, {}).get(shape or "") or [None] * len(columns)
+        row = []
+        for column, theirs in zip(columns, published, strict=True):
+            values = [model.loss if column == "loss" else model.grades[column].value for model in graded]
+            known = [value for value in values if value is not None]
+            row.append(_cell(plain_mean(known) if known else None, theirs))
+        return row
+
     rows = []
     for dim in sorted({*TABLE_4, *(model.dim for model in models)}):
         known = {shape for row in ROWS for shape in row if shape}
         others = dict.fromkeys(model.shape for model in models if model.dim == dim and model.shape not in known)
-        paper = [row for row in ROWS if dim in TABLE_4 or any(m.dim == dim and m.shape in row for m in models)]
+        of_paper = [row for row in ROWS if dim in TABLE_4 or any(m.dim == dim and m.shape in row for m in models)]
         more = [(shape, None) if _is_standard(shape) else (None, shape) for shape in others]
-        for standard, frailt in (*paper, *more):
-            left = cells(dim, standard) if standard else empty
-            right = cells(dim, frailt) if frailt else empty
-            rows.append((str(dim), f"{standard or '-'} / {frailt or '-'}", *left, *right))
-    return rows
+        for standard, frailt in (*of_paper, *more):
+            shapes = f"{standard or '-'} / {frailt or '-'}"
+            rows.append((str(dim), shapes, *cells(dim, standard), *cells(dim, frailt)))
+    return ("width", "shapes", *(f"{kind} {column}" for kind in KINDS for column in columns)), rows
 
 
 def _cell(ours: float | None, paper: float | None) -> str:

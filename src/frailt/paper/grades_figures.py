@@ -66,24 +66,23 @@ def _panel(axes: "Axes", ours: Sequence[GradedModel], paper: Sequence[GradedMode
 
 
 def _points(axes: "Axes", models: Sequence[GradedModel], metric: str, colour: str, alpha: float) -> None:
-    for model in models:
-        if model.loss is None or not model.grades:
-            continue
-        grade = model.grades[metric]
-        # Hollow: shown, not fitted.
-        face = colour if model.loss <= MOST_LOSS else "none"
+    graded = [(model.kind, model.loss, model.grades[metric]) for model in models if model.loss and model.grades]
+    for kind, marker in _MARKERS.items():
+        for is_fitted in (True, False):
+            points = [(loss, grade) for k, loss, grade in graded if (k, loss <= MOST_LOSS) == (kind, is_fitted)]
+            axes.plot(
+                [loss for loss, _ in points],
+                [grade.value for _, grade in points],
+                linestyle="",
+                marker=marker,
+                markersize=5,
+                markeredgecolor=colour,
+                markerfacecolor=colour if is_fitted else "none",
+                alpha=alpha,
+            )
+    for _, loss, grade in graded:
         if grade.interval is not None:
-            axes.plot([model.loss] * 2, grade.interval, color=colour, linewidth=0.8, alpha=0.5)
-        axes.plot(
-            model.loss,
-            grade.value,
-            linestyle="",
-            marker=_MARKERS[model.kind],
-            markersize=5,
-            markeredgecolor=colour,
-            markerfacecolor=face,
-            alpha=alpha,
-        )
+            axes.vlines(loss, *grade.interval, color=colour, linewidth=0.8, alpha=0.5)
 
 
 def _law(axes: "Axes", law: PowerLaw, models: Sequence[GradedModel], colour: str) -> None:

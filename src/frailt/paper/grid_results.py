@@ -16,8 +16,8 @@ from frailt.model.variant import Variant
 from frailt.paper.claims import CLAIMS, FEW_TOKENS, Losses
 from frailt.paper.grid import GridConfig
 from frailt.paper.published import LOSSES
-from frailt.studies.cells import CompleteRun, StudyData, complete_runs
-from frailt.studies.gap import Gap, gap_closed, seed_spread
+from frailt.studies.cells import CompleteRun, StudyData, complete_runs, gap_of
+from frailt.studies.gap import Gap, seed_spread
 from frailt.training.config import TrainConfig
 from frailt.training.device import choose_device
 from frailt.training.provenance import provenance
@@ -74,24 +74,18 @@ class GridResults:
         runs, damaged = complete_runs(out, corpus, lambda config: grid.variant(config) is not None)
         if not runs:
             raise InputError(f"{out} holds no complete run of this protocol and data; train some first")
-        cells: dict[tuple[int, Variant], dict[int, CompleteRun]] = {}
+        cells: dict[int, dict[Variant, dict[int, CompleteRun]]] = {}
         for run in sorted(runs, key=lambda run: run.config.seed):
             variant = grid.variant(run.config)
             assert variant is not None
-            cells.setdefault((run.config.model.dim, variant), {})[run.config.seed] = run
+            cells.setdefault(run.config.model.dim, {}).setdefault(variant, {})[run.config.seed] = run
         place = {name: i for i, name in enumerate(grid.shapes)}
-        order = sorted(cells, key=lambda cell: (cell[0], place.get(str(cell[1]), len(place)), str(cell[1])))
-        spread = seed_spread([run.loss.nats for run in own.values()] for own in cells.values())
-
-        def gap(dim: int, variant: Variant) -> Gap | None:
-            if variant.shape.standard:
-                return None
-            three = (
-                {seed: run.stories for seed, run in cells.get((dim, name), {}).items()}
-                for name in (variant.shallow, variant, variant.deep)
-            )
-            return gap_closed(*three, spread=spread)
-
+        order = [
+            (dim, variant)
+            for dim in sorted(cells)
+            for variant in sorted(cells[dim], key=lambda variant: (place.get(str(variant), len(place)), str(variant)))
+        ]
+        spread = seed_spread([run.loss.nats for run in cells[dim][variant].values()] for dim, variant in order)
         return cls(
             protocol=grid.base,
             data=StudyData.of(corpus),
@@ -106,12 +100,12 @@ class GridResults:
                     provenance=run.provenance,
                 )
                 for dim, variant in order
-                for seed, run in cells[dim, variant].items()
+                for seed, run in cells[dim][variant].items()
             ),
             gaps=tuple(
                 GridGap(dim=dim, model=str(variant), gap=closed)
                 for dim, variant in order
-                if (closed := gap(dim, variant)) is not None
+                if (closed := gap_of(variant, cells[dim], spread=spread)) is not None
             ),
             spread=None if spread is None else spread / runs[0].loss.tokens,
             left_out=damaged,

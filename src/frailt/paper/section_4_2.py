@@ -4,7 +4,7 @@ The paper's sentences leave open how near is near. Each function's docstring sta
 thresholds below; they were set before any model of this project was graded.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -102,7 +102,7 @@ def _each_metric(models: Models) -> Verdict:
 
 def _reach(models: Models) -> Verdict:
     """For 2^4 as for 4^2 there is a width at which its average is at least that of the standard model of 8 blocks."""
-    return _somewhere(models, lambda shape: DEEP if shape in REACHING else None, REACHING)
+    return _somewhere(models, dict.fromkeys(REACHING, DEEP))
 
 
 def _reach_in_each(models: Models) -> Verdict:
@@ -124,9 +124,8 @@ def _reach_in_each(models: Models) -> Verdict:
 
 def _larger(models: Models) -> Verdict:
     """For each FraiLT shape there is a width at which its average is above that of the next larger standard model."""
-    shapes = list(dict.fromkeys(m.shape for m in models if m.kind == KINDS[1]))
-    larger = {shape: str(2 * Shape.parse(shape).blocks) for shape in shapes}
-    return _somewhere(models, larger.get, shapes, above=True)
+    larger = {m.shape: str(2 * Shape.parse(m.shape).blocks) for m in models if m.kind == KINDS[1]}
+    return _somewhere(models, larger, above=True) if larger else _unknown("no FraiLT model is graded")
 
 
 CLAIMS: tuple[Claim[Models], ...] = (
@@ -147,27 +146,17 @@ def claims(models: Models) -> list[DecidedClaim]:
     return decide_all(CLAIMS, [model for model in models if model.grades and not model.ablated])
 
 
-def _somewhere(
-    models: Models,
-    rival_of: Callable[[str], str | None],
-    shapes: Sequence[str],
-    *,
-    above: bool = False,
-) -> Verdict:
+def _somewhere(models: Models, rivals: Mapping[str, str], *, above: bool = False) -> Verdict:
     """Whether each shape has a width at which its average reaches, or is above, that of its rival."""
     notes, good = [], []
-    for shape in shapes:
-        rival = rival_of(shape)
-        pairs = _pairs(models, shape, rival) if rival else []
-        if not pairs:
+    for shape, rival in rivals.items():
+        if not (pairs := _pairs(models, shape, rival)):
             return _unknown(f"{shape} and {rival} are not both graded at any width")
         ahead = [(own.grades["average"].value - other.grades["average"].value, dim) for dim, own, other in pairs]
         widths = [dim for lead, dim in ahead if lead > 1e-9 or (not above and abs(lead) <= 1e-9)]
         good.append(bool(widths))
         places = f"at width {', '.join(map(str, widths))}" if widths else "at no width"
         notes.append(f"{shape} {'beats' if above else 'reaches'} {rival} {places} of {len(pairs)}")
-    if not shapes:
-        return _unknown("no FraiLT model is graded")
     return held(all(good), "; ".join(notes))
 
 

@@ -6,7 +6,7 @@ other data can share ``OUT``, and nothing is ever trained over.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from frailt.errors import InputError
 from frailt.evaluation.loss import Loss
 from frailt.model.counts import count
 from frailt.model.variant import Variant
+from frailt.studies.gap import Gap, gap_closed
 from frailt.training.config import TrainConfig
 from frailt.training.run_folder import INCIDENTAL, RunFolder
 
@@ -138,3 +139,20 @@ def complete_runs(
         except (InputError, OSError) as error:
             damaged[run.path.name] = str(error)
     return runs, damaged
+
+
+def gap_of(variant: Variant, runs: Mapping[Variant, Mapping[int, CompleteRun]], *, spread: float | None) -> Gap | None:
+    """The gap that a model closes; ``None`` for a standard one, and where its twins were not run with its seeds.
+
+    Args:
+        variant: the model.
+        runs: of all models of one width, by seed.
+        spread: see ``gap_closed``.
+    """
+    if variant.shape.standard:
+        return None
+    shallow, model, deep = (
+        {seed: run.stories for seed, run in runs.get(name, {}).items()}
+        for name in (variant.shallow, variant, variant.deep)
+    )
+    return gap_closed(shallow, model, deep, spread=spread)

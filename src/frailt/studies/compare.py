@@ -13,11 +13,11 @@ from frailt.errors import InputError
 from frailt.files import write_json, write_text
 from frailt.model.counts import count
 from frailt.model.variant import Variant
-from frailt.studies.cells import CompleteRun, StudyData, complete_runs
+from frailt.studies.cells import CompleteRun, StudyData, complete_runs, gap_of
 from frailt.studies.comparison import CompareConfig, Comparison, Row
 from frailt.studies.estimate import measure_speeds
 from frailt.studies.figures import draw_comparison
-from frailt.studies.gap import gap_closed, seed_spread
+from frailt.studies.gap import seed_spread
 from frailt.studies.report import markdown
 from frailt.training.device import choose_device
 from frailt.training.provenance import provenance
@@ -71,7 +71,7 @@ def compare(
     precisions = sorted({run.provenance["precision"] for run in complete})
     machine["precision"] = " and ".join(precisions)
     speeds = _speeds(config, list(runs), corpus, out, machine)
-    spread = seed_spread([run.loss.nats for run in own.values()] for own in runs.values())
+    spread = seed_spread([run.loss.nats for run in by_seed.values()] for by_seed in runs.values())
     result = Comparison(
         config=config,
         rows=tuple(_row(config, variant, runs, speeds[str(variant)], spread, published) for variant in runs),
@@ -82,7 +82,9 @@ def compare(
     )
     write_json(out / "compare.json", result.as_json())
     write_text(out / "table.md", markdown(result))
-    draw_comparison(result, {str(name): own[min(own)].curve for name, own in runs.items()}, out / "compare.png")
+    draw_comparison(
+        result, {str(name): by_seed[min(by_seed)].curve for name, by_seed in runs.items()}, out / "compare.png"
+    )
     return result
 
 
@@ -138,12 +140,6 @@ def _row(
     spread: float | None,
     published: Published,
 ) -> Row:
-    def stories(name: Variant) -> dict[int, Any]:
-        return {seed: run.stories for seed, run in runs.get(name, {}).items()}
-
-    gap = None
-    if not variant.shape.standard:
-        gap = gap_closed(stories(variant.shallow), stories(variant), stories(variant.deep), spread=spread)
     return Row(
         name=str(variant),
         shape=str(variant.shape),
@@ -151,6 +147,6 @@ def _row(
         seeds=tuple(runs[variant]),
         losses=tuple(run.loss for run in runs[variant].values()),
         tokens_per_second=speed,
-        gap=gap,
+        gap=gap_of(variant, runs, spread=spread),
         paper_gap=published(config.base.model.dim, variant),
     )

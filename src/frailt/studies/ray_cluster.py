@@ -28,16 +28,7 @@ def run_on_ray(
     Data and ``out`` must lie at the same paths on all machines, on a shared file system: that is where a run's state is
     kept, and its lock. Each task asks for one processor core, or for the part of a GPU that its width needs.
 
-    Args:
-        configs: in the order in which they shall start.
-        data: prepared data.
-        out: folder of the study.
-        jobs: tasks at once; unset: as many as the cluster has room for.
-        deadline: value of ``time.monotonic()`` at which all save their state and stop.
-        look: called about each second.
-
-    Returns:
-        Whether all was done that could be; false at the deadline.
+    Arguments and result are those of ``run_local``; ``jobs`` unset: as many as the cluster has room for.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; every run has saved its state.

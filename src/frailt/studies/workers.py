@@ -108,15 +108,9 @@ def run_local(
     deadline: float | None = None,
     look: Callable[[], None] = lambda: None,
 ) -> bool:
-    """Train runs in processes on this machine, width by width.
+    """Train runs in processes on this machine, width by width: ``jobs``, or ``jobs_at(width)``, at once.
 
-    Args:
-        configs: in the order in which they shall start.
-        data: prepared data.
-        out: folder of the study.
-        jobs: processes at once; unset: ``jobs_at(width)``.
-        deadline: value of ``time.monotonic()`` at which all save their state and stop.
-        look: called about each second.
+    Arguments are those of ``sweep``; ``look`` is called about each second.
 
     Returns:
         Whether all was done that could be; false at the deadline.

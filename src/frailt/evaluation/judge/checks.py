@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from frailt.evaluation.judge.asking import Asked, Tally
+from frailt.evaluation.judge.asking import Tally
 from frailt.evaluation.judge.beginnings import Beginning, sentences
-from frailt.evaluation.judge.grading import METRICS, Form, compare_form
+from frailt.evaluation.judge.grading import METRICS
 from frailt.evaluation.judge.ledger import Question
-from frailt.evaluation.judge.reports import Report, Shown, average, cell, described, means, plain, servers_of, summary
+from frailt.evaluation.judge.reports import Report, average, cell, described, means, plain, summary
 from frailt.evaluation.judge.students import Student
 from frailt.reports import markdown_table
 from frailt.statistics import Mean, mean
@@ -163,29 +163,15 @@ def _above(difference: float) -> float:
     return 0.5 if difference == 0 else float(difference > 0)
 
 
-def calibration_questions(beginnings: Sequence[Beginning], form: Form) -> Asked:
-    """What `calibrate_judge` asks."""
-    return [(form, questions(beginnings)), (compare_form(), pair_questions(beginnings))]
-
-
-def calibrate_judge(
-    beginnings: Sequence[Beginning], report: Report, *, again: bool = False, shown: Shown = lambda tally: None
-) -> tuple[Tally, Calibration]:
-    """Find out whether a judge can be trusted, and write it down.
-
-    Raises:
-        NoAnswerError, InputError: as `consult`. The replies that the judge gave are kept.
-    """
-    asked = calibration_questions(beginnings, report.forms[0])
-    tally, [graded, paired] = report.consult(asked, again=again, shown=shown)
-    result = calibration(graded, paired, len(beginnings))
+def write_calibration(result: Calibration, tally: Tally, servers: Sequence[str], report: Report) -> None:
+    """Write down whether the judge can be trusted."""
     columns = (*METRICS, "average")
     values = plain(result)
     del values["stories"]  # Their number stands among the options.
     report.write(
         values,
         tally,
-        servers_of(graded, paired),
+        servers,
         number=result.stories,
         verdict=result.verdict,
         endings=markdown_table(
@@ -204,7 +190,6 @@ def calibrate_judge(
             ("B", *PREFERENCE), [(name, *preference_cells(pair)) for name, pair in result.pairs.items()]
         ),
     )
-    return tally, result
 
 
 def model_pairs(students: Sequence[Student]) -> list[Question]:
@@ -218,25 +203,18 @@ def model_pairs(students: Sequence[Student]) -> list[Question]:
     ]
 
 
-def compare_models(
-    students: Sequence[Student], report: Report, *, again: bool = False, shown: Shown = lambda tally: None
-) -> tuple[Tally, Preference]:
-    """Have two models' completions compared side by side, in both orders, and write it down.
-
-    Raises:
-        NoAnswerError, InputError: as `consult`. The replies that the judge gave are kept.
-    """
-    tally, [answers] = report.consult([(report.forms[0], model_pairs(students))], again=again, shown=shown)
-    result = preference(answers)
+def write_preference(
+    students: Sequence[Student], result: Preference, tally: Tally, servers: Sequence[str], report: Report
+) -> None:
+    """Write down which of two models' completions the judge prefers."""
     report.write(
         {"models": [described(student) for student in students], **plain(result)},
         tally,
-        servers_of(answers),
+        servers,
         a=students[0].name,
         b=students[1].name,
         pairs=markdown_table(PREFERENCE, [preference_cells(result)], words=0),
     )
-    return tally, result
 
 
 def preference_cells(preference: Preference) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ offline.json         measures that need no judge, with offline.md
 ===================  ==========================================================================
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from frailt.errors import InputError, excerpt
-from frailt.evaluation.judge.asking import Asked, Tally, consult
+from frailt.evaluation.judge.asking import Tally
 from frailt.evaluation.judge.client import JudgeConfig
 from frailt.evaluation.judge.grading import METRICS, Form
 from frailt.evaluation.judge.ledger import Question
@@ -31,7 +31,6 @@ FILES = {"completions", "replies.jsonl"} | {
     f"{name}.{suffix}" for name in ("judge", "calibration", "pairwise", "offline") for suffix in ("json", "md")
 }
 GRADES = ("model", "shape", "width", "loss", *METRICS, "average", "n")
-Shown = Callable[[Tally], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,11 +83,6 @@ class Report:
                 f"{report} reports on {excerpt(missing)} too; name all models (nothing is asked twice), or choose "
                 "another --out"
             )
-
-    def consult(self, asked: Asked, *, again: bool, shown: Shown) -> tuple[Tally, list[list[dict[str, Any]]]]:
-        """Ask the judge, with the ledger in the folder; see `asking.consult`."""
-        assert self.judge is not None
-        return consult(asked, self.judge, self.out / "replies.jsonl", again=again, report=shown)
 
     def _identity(self) -> dict[str, Any]:
         prompts = dict(zip(("prompt", "pair_prompt"), (plain(form.prompt) for form in self.forms), strict=False))
@@ -201,18 +195,10 @@ def grade_questions(students: Sequence[Student]) -> list[Question]:
     ]
 
 
-def grade(
-    students: Sequence[Student], report: Report, *, again: bool = False, shown: Shown = lambda tally: None
-) -> tuple[Tally, list[Graded]]:
-    """Have every completion graded. `write_grades` writes the report.
-
-    Raises:
-        NoAnswerError, InputError: as `consult`. The replies that the judge gave are kept.
-    """
-    tally, [answers] = report.consult([(report.forms[0], grade_questions(students))], again=again, shown=shown)
-    # Two models that wrote the same have one answer in the ledger, and one each here.
+def graded(students: Sequence[Student], answers: Sequence[dict[str, Any]]) -> list[Graded]:
+    """The answers to `grade_questions`, by model. Models that wrote the same share one in the ledger, but not here."""
     by_model = {student.name: [item for item in answers if item["source"] == student.name] for student in students}
-    return tally, [
+    return [
         Graded(student=student, answers=by_model[student.name], grades=summary(by_model[student.name]))
         for student in students
     ]
@@ -234,10 +220,10 @@ def average(answer: dict[str, Any]) -> float:
 
 
 def write_grades(
-    graded: Sequence[Graded], tally: Tally, report: Report, more: dict[str, Any], section: Markdown
+    models: Sequence[Graded], tally: Tally, report: Report, more: dict[str, Any], section: Markdown
 ) -> None:
     """Write grades down, and ``more`` values and a ``section`` about them."""
-    models = [
+    values = [
         {
             **described(item.student),
             "grades": plain(item.grades),
@@ -246,16 +232,16 @@ def write_grades(
                 for answer in item.answers
             ],
         }
-        for item in graded
+        for item in models
     ]
     columns = (*METRICS, "average")
-    intervals = [(item.student.name, *(item.grades.get(name) or "" for name in columns)) for item in graded]
-    sources = [item.student.loss_of or "not known" for item in graded]
+    intervals = [(item.student.name, *(item.grades.get(name) or "" for name in columns)) for item in models]
+    sources = [item.student.loss_of or "not known" for item in models]
     report.write(
-        {"models": models, **more},
+        {"models": values, **more},
         tally,
-        servers_of(*(item.answers for item in graded)),
-        grades=markdown_table(GRADES, [item.cells for item in graded], words=2),
+        servers_of(*(item.answers for item in models)),
+        grades=markdown_table(GRADES, [item.cells for item in models], words=2),
         intervals=markdown_table(("model", *columns), intervals),
         losses=[(source, sources.count(source)) for source in dict.fromkeys(sources)],
         section=section,

@@ -9,14 +9,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
+from frailt.configs import from_json
 from frailt.data.storyworld import stories
 from frailt.data.text import read_stories
 from frailt.device import Device
 from frailt.errors import InputError
 from frailt.evaluation.judge.beginnings import Beginning, held_out_beginnings, own_beginnings, read_beginnings
-from frailt.evaluation.judge.ledger import Text
 from frailt.files import read_json, sha256, write_json
 from frailt.inference.sampling import Sampling
 from frailt.inference.storyteller import Storyteller, load
@@ -267,24 +265,17 @@ def completions_of(
     return complete(model, beginnings, number, sampling, written=written, keep=keep, report=report)
 
 
-class _Written(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    beginning: str
-    text: Text
-    index: int
-
-
-class _File(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-    written: list[_Written]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _File:
+    written: list[Completion]
 
 
 def _read(file: Path, given: list[tuple[str, int]]) -> list[Completion]:
+    stored = read_json(file)
     try:
-        written = [Completion(**dict(item)) for item in _File.model_validate(read_json(file)).written]
-    except ValidationError:
+        written = from_json(_File, stored, str(file), ignore_unknown=True).written
+        "".join(item.text for item in written).encode()
+    except (InputError, UnicodeEncodeError):  # Lone surrogates could not be written again.
         written = None
     if written is None or [(item.beginning, item.index) for item in written] != given[: len(written)]:
         raise InputError(f"{file} is damaged; delete it to have the stories written again")

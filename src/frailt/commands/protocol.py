@@ -1,0 +1,45 @@
+"""Options of the commands that train many models: the data, and the one protocol for all of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from frailt.model.config import ModelConfig
+from frailt.training.config import OptimizerConfig, TrainConfig
+from frailt.training.device import Device, Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How all models of a study are trained."""
+
+    seeds: str = "0"
+    """Seeds, joined by commas; every model is trained with each."""
+    data: Path | None = None
+    """Folder made by `frailt prepare`; unset: the embedded story world."""
+    lr: float = OptimizerConfig().lr
+    """Peak learning rate."""
+    batch: int = TrainConfig().batch
+    """Sequences in one step."""
+    context: int = 512
+    """Longest sequence, in tokens."""
+    heads: int = 8
+    """Attention heads."""
+    precision: Precision = "auto"
+    """Of matrix products; auto: bfloat16 where the device is fast at it."""
+    compile: bool = False
+    """Compile the block with torch.compile."""
+    device: Device = "auto"
+    """Where to compute."""
+
+    def base(self, model: dict[str, Any], **settings: Any) -> TrainConfig:
+        """The training that all models share; ``model`` and ``settings`` are what has no option here."""
+        return TrainConfig(
+            model=ModelConfig(heads=self.heads, context=self.context, **model),
+            optimizer=OptimizerConfig(lr=self.lr),
+            batch=self.batch,
+            precision=self.precision,
+            compile=self.compile,
+            device=self.device,
+            **settings,
+        )
