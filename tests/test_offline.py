@@ -20,9 +20,9 @@ from frailt.evaluation.judge.beginnings import (
     Beginning,
     halves,
     held_out_beginnings,
-    own_beginnings,
     read_beginnings,
     sentences,
+    shipped_beginnings,
 )
 from frailt.evaluation.judge.offline import distinct, facts_kept, measure, perplexity, repetition
 from frailt.evaluation.judge.overlap import SEEN, overlap, words
@@ -217,7 +217,7 @@ def test_all_measures_at_once(teller: TorchStoryteller) -> None:
 
 
 def test_the_projects_own_beginnings() -> None:
-    own = own_beginnings()
+    own = shipped_beginnings()
     assert len(own) >= 12
     assert all(20 <= len(words(one.text)) <= 80 for one in own)
     assert all(one.text == one.text.strip() and one.ending is None for one in own)
@@ -228,7 +228,7 @@ def test_the_projects_own_beginnings() -> None:
 def test_the_tinystories_papers_beginnings_can_be_read() -> None:
     found = read_beginnings(STORIES / "story_beginnings.yaml")
     assert len(found) == 30
-    own = {one.text for one in own_beginnings()}
+    own = {one.text for one in shipped_beginnings()}
     assert not own & {one.text for one in found}
 
 
@@ -388,6 +388,6 @@ def test_every_beginning_has_as_many_completions_by_default(tmp_path: Path) -> N
     for beginnings, number in ((1, 32), (10, 40), (16, 32), (50, 50)):
         given.write_text("\n".join(f"Story {i}" for i in range(beginnings)))
         assert StoryConfig(beginnings=given).number() == number
-    assert StoryConfig().number() % len(own_beginnings()) == 0
+    assert StoryConfig().number() % len(shipped_beginnings()) == 0
     assert StoryConfig(held_out=(given,)).number() == 32
     assert StoryConfig(completions=5).number() == 5

@@ -49,14 +49,8 @@ class Writing:
                 "or a llama2.c .bin file"
             )
 
-    def students(
-        self,
-        *,
-        write: bool = True,
-        loss_of: Callable[[Path, Storyteller], Loss] = lambda path, model: (None, None),
-        visit: Callable[[str, Storyteller], None] = lambda name, model: None,
-    ) -> list[Student]:
-        """The models with their stories; see `write_stories`."""
+    def students(self, **options: Any) -> list[Student]:
+        """The models with their stories; ``options`` are those of `write_stories`."""
         beginnings, number = len(self.stories.given()), self.stories.number()
         if rest := number % beginnings if number > beginnings else 0:
             print(
@@ -71,10 +65,8 @@ class Writing:
                 self.out,
                 tokenizer=self.tokenizer,
                 device=self.device,
-                write=write,
-                loss_of=loss_of,
-                visit=visit,
                 report=lambda done, total, state: line.show("writing", done, total, state),
+                **options,
             )
 
 

@@ -43,7 +43,7 @@ def run(args: list[str]) -> None:
     command = parse(Command, "story", args, __doc__)
     announce_compiling()
     storyteller = load(
-        command.model or _own_or_shipped(), tokenizer=command.tokenizer, device=command.device, weights=command.weights
+        command.model or _default_model(), tokenizer=command.tokenizer, device=command.device, weights=command.weights
     )
     iterations = passes(command.passes)
     early_exit = EarlyExit.parse(command.exit) if command.exit is not None else None
@@ -60,15 +60,15 @@ def run(args: list[str]) -> None:
     write("\n")
 
 
-def _own_or_shipped() -> Path:
+def _default_model() -> Path:
     """The model in runs/ that was written last; where there is none, the one that comes with frailt."""
-    found = [*Path("runs").glob("*/model.safetensors"), *Path("runs").glob("*/runs/*/model.safetensors")]
-    if not found:
+    saved = [*Path("runs").glob("*/model.safetensors"), *Path("runs").glob("*/runs/*/model.safetensors")]
+    if not saved:
         from frailt.models import BEST
 
         print(f"no model in runs/: told by {BEST.name}, which comes with frailt", file=sys.stderr)
         return BEST
-    newest = max(found, key=lambda path: path.stat().st_mtime).parent
+    newest = max(saved, key=lambda path: path.stat().st_mtime).parent
     metrics = newest / "metrics.jsonl"
     unfinished = metrics.exists() and '"final"' not in metrics.read_text(encoding="utf-8")
     print(f"told by {newest}" + (", whose training is not complete" if unfinished else ""), file=sys.stderr)

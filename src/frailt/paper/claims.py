@@ -130,18 +130,21 @@ def outperforms_larger(losses: Losses) -> Verdict:
     if not models or not standard:
         return NOT_MEASURED
     leads = {
-        (own, other): cells[other] - cells[own] for own in models for other in standard if sizes[other] > sizes[own]
+        (model, other): cells[other] - cells[model]
+        for model in models
+        for other in standard
+        if sizes[other] > sizes[model]
     }
     wins = [pair for pair, lead in leads.items() if lead > losses.chance]
     counted = _counted(len(models), "FraiLT model")
     if not wins:
         return decided(max(leads.values(), default=-1.0), losses.chance, f"0 of {counted} better than a larger one")
-    own, other = max(wins, key=lambda pair: sizes[pair[1]] / sizes[pair[0]])
+    model, other = max(wins, key=lambda pair: sizes[pair[1]] / sizes[pair[0]])
     winners = len({pair[0] for pair in wins})
     return held(
         True,
-        f"{winners} of {counted}; {own[1]} at {own[0]} is better than {other[1]} at {other[0]} with "
-        f"{sizes[other] / sizes[own]:.1f} times its parameters",
+        f"{winners} of {counted}; {model[1]} at {model[0]} is better than {other[1]} at {other[0]} with "
+        f"{sizes[other] / sizes[model]:.1f} times its parameters",
     )
 
 

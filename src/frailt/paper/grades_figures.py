@@ -1,4 +1,4 @@
-"""Figures 6 and 7: grades against validation loss, the paper's and one's own."""
+"""Figures 6 and 7: grades against validation loss, the paper's and ours."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 _MARKERS: dict[str, str] = dict(zip(KINDS, "so", strict=True))
-_PAPER, _OWN = "tab:gray", "tab:blue"
+_PAPER, _OURS = "tab:gray", "tab:blue"
 
 
 def draw_figure_6(ours: Sequence[GradedModel], paper: Sequence[GradedModel], path: Path) -> None:
@@ -48,7 +48,7 @@ def _panel(axes: "Axes", ours: Sequence[GradedModel], paper: Sequence[GradedMode
     from matplotlib.ticker import FixedLocator, NullLocator
 
     axes.set(xscale="log", yscale="log")
-    for models, colour, alpha in ((paper, _PAPER, 0.6), (ours, _OWN, 1.0)):
+    for models, colour, alpha in ((paper, _PAPER, 0.6), (ours, _OURS, 1.0)):
         _points(axes, models, metric, colour, alpha)
         law = power_law(models, metric)
         if law is not None:
@@ -103,7 +103,7 @@ def _law(axes: "Axes", law: PowerLaw, models: Sequence[GradedModel], colour: str
 def _legend(ours: Sequence[GradedModel]) -> "list[Line2D]":
     from matplotlib.lines import Line2D
 
-    sides = [("the paper", _PAPER), *([("ours", _OWN)] if ours else [])]
+    sides = [("the paper", _PAPER), *([("ours", _OURS)] if ours else [])]
     handles = [
         Line2D([], [], linestyle="", marker=_MARKERS[kind], color=colour, label=f"{kind}, {whose}")
         for whose, colour in sides

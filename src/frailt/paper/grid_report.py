@@ -2,10 +2,12 @@
 
 import shlex
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from frailt.data.corpus import Corpus
 from frailt.files import write_json, write_text
+from frailt.model.counts import count
 from frailt.model.variant import Variant
 from frailt.paper.claims import FEW_TOKENS
 from frailt.paper.grid import GridConfig
@@ -127,7 +129,7 @@ def _published(dim: int, name: str) -> str:
 def _costs(results: GridResults) -> Markdown:
     rows = []
     for (dim, name), runs in results.cells.items():
-        counts = results.counts(dim, name)
+        counts = count(Variant.parse(name).model(replace(results.protocol.model, dim=dim)))
         rows.append(
             [
                 str(dim),

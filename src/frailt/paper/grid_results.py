@@ -1,7 +1,7 @@
-"""What has been measured of a grid: the complete runs of its protocol, whatever command trained them."""
+"""What has been measured of a grid: all complete runs of its protocol in its folder."""
 
 import dataclasses
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import mean
@@ -11,7 +11,6 @@ from frailt.configs import from_json
 from frailt.data.corpus import Corpus
 from frailt.errors import InputError
 from frailt.files import read_json
-from frailt.model.counts import Counts, count
 from frailt.model.variant import Variant
 from frailt.paper.claims import CLAIMS, FEW_TOKENS, Losses
 from frailt.paper.grid import GridConfig
@@ -156,10 +155,6 @@ class GridResults:
     def gap(self) -> dict[tuple[int, str], Gap]:
         """``gaps`` by width and model."""
         return {(gap.dim, gap.model): gap.gap for gap in self.gaps}
-
-    def counts(self, dim: int, name: str) -> Counts:
-        """What a model of the grid costs."""
-        return count(Variant.parse(name).model(replace(self.protocol.model, dim=dim)))
 
     @property
     def claims(self) -> list[dict[str, str]]:

@@ -90,7 +90,7 @@ def published_loss(dim: int, shape: str) -> float | None:
 
 def published_gap(dim: int, variant: Variant) -> float | None:
     """The gap closed that follows from the paper's tables 2 and 3, if they have the three cells."""
-    shallow, own, deep = (published_loss(dim, str(name)) for name in (variant.shallow, variant, variant.deep))
-    if variant.shape.standard or shallow is None or own is None or deep is None:
+    shallow, loss, deep = (published_loss(dim, str(name)) for name in (variant.shallow, variant, variant.deep))
+    if variant.shape.standard or shallow is None or loss is None or deep is None:
         return None
-    return (shallow - own) / (shallow - deep)
+    return (shallow - loss) / (shallow - deep)

@@ -41,18 +41,18 @@ def _floor(models: Models) -> Verdict:
 def _equal(models: Models) -> Verdict:
     """At equal loss, FraiLT's average is within 25% of the standard models': the interval of that factor, from a fit
     with one exponent for both types and loss at most 1.0, lies within 1/1.25 and 1.25. Wholly outside: did not hold."""
-    x, y, own = _points(models)
-    if min(own.sum(), (~own).sum()) < LEAST_POINTS:
+    x, y, frailt = _points(models)
+    if min(frailt.sum(), (~frailt).sum()) < LEAST_POINTS:
         return _unknown(f"fewer than {LEAST_POINTS} models of one type with a loss of at most 1.0")
-    design = np.column_stack([np.ones(len(x)), x, own])
+    design = np.column_stack([np.ones(len(x)), x, frailt])
 
     def factors(weights: np.ndarray) -> np.ndarray:
         normal = np.einsum("wp,pi,pj->wij", weights, design, design)
         right = np.einsum("wp,pi,p->wi", weights, design, y)
-        found = np.full(len(weights), np.nan)
+        result = np.full(len(weights), np.nan)
         solvable = np.linalg.det(normal) > 1e-9
-        found[solvable] = np.exp(np.linalg.solve(normal[solvable], right[solvable, :, None])[:, 2, 0])
-        return found
+        result[solvable] = np.exp(np.linalg.solve(normal[solvable], right[solvable, :, None])[:, 2, 0])
+        return result
 
     value, interval = float(factors(np.ones((1, len(x))))[0]), resample(len(x), factors)
     if interval is None:
@@ -72,32 +72,33 @@ def _power_law(models: Models) -> Verdict:
 
 def _same_law(models: Models) -> Verdict:
     """Both types follow power laws of R2 at least 0.8, and the interval of their exponents' difference holds 0."""
-    standard, frailt = (power_law(models, "average", kind) for kind in KINDS)
-    if standard is None or frailt is None:
+    standard, passed = (power_law(models, "average", kind) for kind in KINDS)
+    if standard is None or passed is None:
         return _unknown(_few("one type"))
-    x, y, own = _points(models)
-
+    x, y, frailt = _points(models)
     interval = resample(
         len(x),
-        lambda weights: slopes(x[own], y[own], weights[:, own]) - slopes(x[~own], y[~own], weights[:, ~own]),
+        lambda weights: (
+            slopes(x[frailt], y[frailt], weights[:, frailt]) - slopes(x[~frailt], y[~frailt], weights[:, ~frailt])
+        ),
     )
     if interval is None:
         return _unknown("too few different models for an interval")
     parts = [
-        f"{kind}: {law.exponent:.2f}, R2 {law.r2:.2f}" for kind, law in zip(KINDS, (standard, frailt), strict=True)
+        f"{kind}: {law.exponent:.2f}, R2 {law.r2:.2f}" for kind, law in zip(KINDS, (standard, passed), strict=True)
     ]
-    gap = f"difference {frailt.exponent - standard.exponent:+.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
-    good = min(standard.r2, frailt.r2) >= GOOD_FIT and interval[0] <= 0 <= interval[1]
+    gap = f"difference {passed.exponent - standard.exponent:+.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"
+    good = min(standard.r2, passed.r2) >= GOOD_FIT and interval[0] <= 0 <= interval[1]
     return held(good, "; ".join((*parts, gap)))
 
 
 def _each_metric(models: Models) -> Verdict:
     """Each of the four grades of all models with a loss of at most 1.0 follows a power law with R2 of at least 0.8."""
     laws = {metric: power_law(models, metric) for metric in METRICS}
-    found = {metric: law.r2 for metric, law in laws.items() if law is not None}
-    if len(found) < len(METRICS):
+    shares = {metric: law.r2 for metric, law in laws.items() if law is not None}
+    if len(shares) < len(METRICS):
         return _unknown(_few("all"))
-    return held(min(found.values()) >= GOOD_FIT, "R2: " + ", ".join(f"{m} {r2:.2f}" for m, r2 in found.items()))
+    return held(min(shares.values()) >= GOOD_FIT, "R2: " + ", ".join(f"{m} {r2:.2f}" for m, r2 in shares.items()))
 
 
 def _reach(models: Models) -> Verdict:
@@ -113,7 +114,9 @@ def _reach_in_each(models: Models) -> Verdict:
         pairs = _pairs(models, shape, DEEP)
         if not pairs:
             return _unknown(f"{shape} and {DEEP} are not both graded at any width")
-        lacking = {dim: [m for m in METRICS if own.grades[m].value < deep.grades[m].value] for dim, own, deep in pairs}
+        lacking = {
+            dim: [m for m in METRICS if ours.grades[m].value < deep.grades[m].value] for dim, ours, deep in pairs
+        }
         dim = min(lacking, key=lambda dim: (len(lacking[dim]), dim))
         good.append(not lacking[dim])
         notes.append(
@@ -152,7 +155,7 @@ def _somewhere(models: Models, rivals: Mapping[str, str], *, above: bool = False
     for shape, rival in rivals.items():
         if not (pairs := _pairs(models, shape, rival)):
             return _unknown(f"{shape} and {rival} are not both graded at any width")
-        ahead = [(own.grades["average"].value - other.grades["average"].value, dim) for dim, own, other in pairs]
+        ahead = [(ours.grades["average"].value - other.grades["average"].value, dim) for dim, ours, other in pairs]
         widths = [dim for lead, dim in ahead if lead > 1e-9 or (not above and abs(lead) <= 1e-9)]
         good.append(bool(widths))
         places = f"at width {', '.join(map(str, widths))}" if widths else "at no width"
@@ -169,11 +172,11 @@ def _pairs(models: Models, shape: str, rival: str) -> list[tuple[int, GradedMode
 
 def _points(models: Models) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Log loss, log average and whether it is a FraiLT model, of those that are fitted."""
-    own = fitted(models)
+    ours = fitted(models)
     return (
-        np.log([model.loss or np.nan for model in own]),
-        np.log([model.grades["average"].value for model in own]),
-        np.array([model.kind == KINDS[1] for model in own], bool),
+        np.log([model.loss or np.nan for model in ours]),
+        np.log([model.grades["average"].value for model in ours]),
+        np.array([model.kind == KINDS[1] for model in ours], bool),
     )
 
 

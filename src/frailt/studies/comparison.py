@@ -71,10 +71,10 @@ class CompareConfig:
     def variant(self, run: TrainConfig) -> Variant:
         """The name of a run's model in this comparison."""
         settings = dict(Variant.of(run.model, self.base.model).settings)
-        for own, base in ((run, self.base), (run.optimizer, self.base.optimizer)):
-            for name in {item.name for item in dataclasses.fields(own)} - SHARED:
-                if getattr(own, name) != getattr(base, name):
-                    settings[name] = getattr(own, name)
+        for config, base in ((run, self.base), (run.optimizer, self.base.optimizer)):
+            for name in {item.name for item in dataclasses.fields(config)} - SHARED:
+                if getattr(config, name) != getattr(base, name):
+                    settings[name] = getattr(config, name)
         return Variant.make(Shape.parse(run.model.shape), settings)
 
 

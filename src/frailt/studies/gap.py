@@ -51,8 +51,8 @@ def gap_closed(
     seeds = tuple(sorted(shallow.keys() & model.keys() & deep.keys()))
     if not seeds:
         return None
-    low, own, high = (np.stack([runs[seed] for seed in seeds]) for runs in (shallow, model, deep))
-    closed, whole = low - own, low - high
+    low, loss, high = (np.stack([runs[seed] for seed in seeds]) for runs in (shallow, model, deep))
+    closed, whole = low - loss, low - high
     if whole.sum() <= 0:
         return Gap(value=None, interval=None, seeds=seeds, chance=True)
 

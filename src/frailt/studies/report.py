@@ -49,7 +49,7 @@ def _values(result: Comparison) -> dict[str, Any]:
         "tokens": base.steps * base.tokens_per_step,
         "rows": result.rows,
         "one_seed_set": len(set(seeds.values())) == 1,
-        "several": any(len(own) > 1 for own in seeds.values()),
+        "several": any(len(several) > 1 for several in seeds.values()),
         "spread": result.spread,
         "left_out": result.left_out,
         "data": result.data,

@@ -41,10 +41,10 @@ def plan(config: ModelConfig) -> list[Twin]:
     shape = Shape.parse(config.shape)
     if shape.standard:
         raise InputError(f"shape {shape} is a standard model and has no twins; give one with passes, like 1^8")
-    own = count(config)
+    counts = count(config)
     deep, shallow = standard(config, shape.depth), standard(config, shape.blocks)
-    narrow = _fit(deep, lambda c: count(c).parameters, own.parameters)
-    wide = _fit(shallow, lambda c: count(c).flops, own.flops)
+    narrow = _fit(deep, lambda c: count(c).parameters, counts.parameters)
+    wide = _fit(shallow, lambda c: count(c).flops, counts.flops)
     return [
         Twin(rule=rule, config=c, counts=count(c))
         for rule, c in (
@@ -75,16 +75,16 @@ def _fit(config: ModelConfig, cost: Callable[[ModelConfig], int], target: int) -
         sized = {"heads": heads, "kv_heads": gcd(config.key_value_heads, heads), "hidden_dim": None}
         # Costs grow with the width: only the widths on either side of the target can hold the best fit.
         above = bisect_left(sizes, target, key=lambda d: cost(replace(config, dim=d, **sized)))
-        best: list[ModelConfig] = []
+        fits: list[ModelConfig] = []
         for dim in sizes[max(above - 1, 0) : above + 1]:
             base = replace(config, dim=dim, **sized)
             usual = base.feed_forward_dim
             per_unit = cost(replace(base, hidden_dim=usual + 1)) - cost(base)
             hidden = usual + round((target - cost(base)) / per_unit)
-            best.append(replace(base, hidden_dim=min(max(hidden, usual // 2), 2 * usual)))
-        found = min(best, key=lambda c: (abs(cost(c) - target), abs(c.feed_forward_dim - 8 * c.dim / 3)))
-        if abs(cost(found) - target) <= TOLERANCE * target:
-            return found
+            fits.append(replace(base, hidden_dim=min(max(hidden, usual // 2), 2 * usual)))
+        best = min(fits, key=lambda c: (abs(cost(c) - target), abs(c.feed_forward_dim - 8 * c.dim / 3)))
+        if abs(cost(best) - target) <= TOLERANCE * target:
+            return best
     raise InputError(
         f"no width from 2 to {most} brings shape {config.shape} within {TOLERANCE:.0%} of the model; "
         "give a wider model or one with fewer passes"

@@ -125,12 +125,12 @@ def run_local(
     for dim in dict.fromkeys(config.model.dim for config in configs):
         if deadline is not None and time.monotonic() > deadline:
             return False
-        own = [config for config in configs if config.model.dim == dim]
-        device = choose_device(own[0].device)
-        count = min(jobs or jobs_at(dim, device), len(own))
+        same_width = [config for config in configs if config.model.dim == dim]
+        device = choose_device(same_width[0].device)
+        count = min(jobs or jobs_at(dim, device), len(same_width))
 
-        def start(number: int, own: Sequence[TrainConfig] = own, count: int = count) -> BaseProcess:
-            worker = context.Process(target=_worker, args=(own, data, out, stop, os.getpid(), number))
+        def start(number: int, runs: Sequence[TrainConfig] = same_width, count: int = count) -> BaseProcess:
+            worker = context.Process(target=_worker, args=(runs, data, out, stop, os.getpid(), number))
             with _environment(threads_at(count)):
                 worker.start()
             return worker
@@ -203,7 +203,7 @@ def _worker(configs: Sequence[TrainConfig], data: Path, out: Path, stop: Event, 
 def _environment(threads: int) -> Iterator[None]:
     """Processes started within have this many threads, which OpenMP reads when it is loaded.
 
-    They are deaf to Ctrl-C except while they train: the process that started them says when to stop.
+    They ignore Ctrl-C except while they train: the process that started them says when to stop.
     """
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(threads)

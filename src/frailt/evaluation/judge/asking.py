@@ -260,7 +260,8 @@ class _Run:
             RefusedError: the server does not take this question.
         """
         for attempt in range(TRIES):
-            self.wait_for_turn()
+            while not self.stop.is_set() and (left := self.not_before - self.judge.clock()) > 0:
+                self.sleep(left)
             if not self.may_call():
                 return None
             try:
@@ -295,17 +296,10 @@ class _Run:
             self.halt(self.trouble, lost=True)
         elif trouble.seconds is not None:
             # A rate limit is for all threads, not for the one that met it.
-            self.hold(pause)
+            with self.lock:
+                self.not_before = max(self.not_before, self.judge.clock() + pause)
         elif pause:
             self.sleep(pause)
-
-    def wait_for_turn(self) -> None:
-        while not self.stop.is_set() and (left := self.not_before - self.judge.clock()) > 0:
-            self.sleep(left)
-
-    def hold(self, seconds: float) -> None:
-        with self.lock:
-            self.not_before = max(self.not_before, self.judge.clock() + seconds)
 
     def may_call(self) -> bool:
         """Count a call, if there may be another one."""

@@ -29,7 +29,7 @@ class Beginning:
     """How the story really went on, where that is known; ``text + ending`` is the story."""
 
 
-def own_beginnings() -> list[Beginning]:
+def shipped_beginnings() -> list[Beginning]:
     """Those that come with the package."""
     return _from_yaml(files("frailt.evaluation.judge").joinpath("beginnings.yaml").read_text(encoding="utf-8"), "")
 

@@ -123,7 +123,7 @@ def calibration(graded: Sequence[dict[str, Any]], paired: Sequence[dict[str, Any
         both = [(real[item["beginning"]], item) for item in kinds[name] if item["beginning"] in real]
         lost = [average(a) - average(b) for a, b in both]
         expected = mean([a[metric] - b[metric] for a, b in both])
-        if (all_four := mean(lost)) and expected and (right := mean([_above(loss) for loss in lost])):
+        if (all_four := mean(lost)) and expected and (right := mean([(loss > 0) + (loss == 0) / 2 for loss in lost])):
             costs[name] = Cost(average=all_four, metric=metric, expected=expected, right=right)
     twice = [(real[beginning], item) for beginning, item in again.items() if beginning in real]
     return Calibration(
@@ -157,10 +157,6 @@ def preference(answers: Sequence[dict[str, Any]]) -> Preference:
         agree=agree,
         first=mean([float(first) for _, first in decided], [beginning for beginning, _ in decided]),
     )
-
-
-def _above(difference: float) -> float:
-    return 0.5 if difference == 0 else float(difference > 0)
 
 
 def write_calibration(result: Calibration, tally: Tally, servers: Sequence[str], report: Report) -> None:

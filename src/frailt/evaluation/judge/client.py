@@ -19,7 +19,7 @@ import httpx2
 import openai
 
 from frailt.errors import InputError, excerpt
-from frailt.evaluation.judge.grading import FaultError, Form, Reply, is_completion, parse_object, read_reply
+from frailt.evaluation.judge.grading import FaultError, Form, Reply, parse_object, read_reply
 
 KEY_VARIABLE, URL_VARIABLE = "OPENAI_API_KEY", "OPENAI_BASE_URL"
 OPENAI_URL = "https://api.openai.com/v1"
@@ -218,7 +218,7 @@ class Judge:
                 error = _error(json.dumps(value["choices"][0]))
             case {"error": dict() | str()}:
                 error = _error(text)
-            case _ if is_completion(value):
+            case {"choices": [{"message": dict()}, *_]}:  # A chat completion, with or without an answer in it.
                 self._known = True
                 return read_reply(value, text, form, seconds)
             case _:

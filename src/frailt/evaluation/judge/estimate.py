@@ -59,13 +59,7 @@ def estimate(asked: Asked, config: JudgeConfig, path: Path) -> Estimate:
         if replies.open(key)
     ]
     read, written = round(sum(map(len, requests)) / CHARACTERS_A_TOKEN), len(requests) * TOKENS_AN_ANSWER
-    return Estimate(
-        calls=len(requests), prompt_tokens=read, completion_tokens=written, price=price_of(config, read, written)
-    )
-
-
-def price_of(config: JudgeConfig, prompt_tokens: int, completion_tokens: int) -> float | None:
-    """US dollars for so many tokens; None where the price is not known."""
     # Another server may well use the name of one of OpenAI's models, but not its prices.
     prices = PRICES.get(config.judge) if config.url == OPENAI_URL else None
-    return None if prices is None else (prompt_tokens * prices[0] + completion_tokens * prices[1]) / 1e6
+    price = None if prices is None else (read * prices[0] + written * prices[1]) / 1e6
+    return Estimate(calls=len(requests), prompt_tokens=read, completion_tokens=written, price=price)

@@ -94,14 +94,6 @@ class FaultError(Exception):
     """A reply that is no answer."""
 
 
-def is_completion(reply: dict[str, Any]) -> bool:
-    """Whether a body is a chat completion, with or without an answer in it."""
-    match reply:
-        case {"choices": [{"message": dict()}, *_]}:
-            return True
-    return False
-
-
 def read_reply(reply: dict[str, Any], text: str, form: Form, seconds: float) -> Reply:
     """Read a chat completion; ``text`` is the same as it was sent."""
     usage = reply["usage"] if isinstance(reply.get("usage"), dict) else {}

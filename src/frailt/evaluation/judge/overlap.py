@@ -123,8 +123,8 @@ def _rouge(sets: list[np.ndarray], union: np.ndarray, other: _Words, best: np.nd
     pairs = other.grams(2)
     story = other.text[pairs.at]
     # Each pair once a story: a hash of both tells them apart.
-    _, first = np.unique(pairs.hashes ^ _scatter(story.astype(np.uint64)), return_index=True)
-    hashes, story = pairs.hashes[first], story[first]
+    _, once = np.unique(pairs.hashes ^ _scatter(story.astype(np.uint64)), return_index=True)
+    hashes, story = pairs.hashes[once], story[once]
     stories = len(other.sizes)
     sizes = np.bincount(story, minlength=stories)
     common = _in(hashes, union)

@@ -14,7 +14,7 @@ from frailt.data.storyworld import stories
 from frailt.data.text import read_stories
 from frailt.device import Device
 from frailt.errors import InputError
-from frailt.evaluation.judge.beginnings import Beginning, held_out_beginnings, own_beginnings, read_beginnings
+from frailt.evaluation.judge.beginnings import Beginning, held_out_beginnings, read_beginnings, shipped_beginnings
 from frailt.files import read_json, sha256, write_json
 from frailt.inference.sampling import Sampling
 from frailt.inference.storyteller import Storyteller, load
@@ -68,7 +68,7 @@ class StoryConfig:
         """The beginnings that every model gets, in their order."""
         if self.held_out:
             return held_out_beginnings(read_stories(self.held_out), self.number())
-        return read_beginnings(self.beginnings) if self.beginnings is not None else own_beginnings()
+        return read_beginnings(self.beginnings) if self.beginnings is not None else shipped_beginnings()
 
     def number(self) -> int:
         """Completions of each model."""
