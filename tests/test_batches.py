@@ -178,7 +178,7 @@ def test_what_earlier_versions_did_not_write_has_a_default(tmp_path: Path) -> No
 )
 def test_a_damaged_manifest_is_refused_in_one_line(corpus: Corpus, tmp_path: Path, key: str, value: str) -> None:
     shutil.copytree(corpus.folder, tmp_path / "data")
-    text = json.dumps(corpus.manifest.as_json())
+    text = json.dumps(json.loads((corpus.folder / "manifest.json").read_text()))
     (tmp_path / "data" / "manifest.json").write_text(f'{text[:-1]}, "{key}": {value}}}')
     with pytest.raises(InputError) as caught:
         Corpus(tmp_path / "data")

@@ -52,15 +52,15 @@ class CodeCache(FunctionCache):
 
     def __init__(self, function: Callable[..., Any], modules: tuple[ModuleType, ...]) -> None:
         self._py_func = function
-        own = Path(function.__code__.co_filename)
+        source = Path(function.__code__.co_filename)
         digest = hashlib.sha256(repr([version("numba"), version("llvmlite"), sys.implementation.cache_tag]).encode())
-        for file in (own, *(Path(str(module.__file__)) for module in modules)):
+        for file in (source, *(Path(str(module.__file__)) for module in modules)):
             digest.update(file.read_bytes())
         # Each installation has a folder for each function, which holds the code of its present sources and no other.
-        place = hashlib.sha256(bytes(own.resolve())).hexdigest()[:8]
+        place = hashlib.sha256(bytes(source.resolve())).hexdigest()[:8]
         given = os.environ.get("NUMBA_CACHE_DIR")
         base = Path(given) / "frailt" if given else user_cache() / "compiled"
-        self._folder = base / f"{own.stem}.{function.__name__}-{place}" / digest.hexdigest()[:16]
+        self._folder = base / f"{source.stem}.{function.__name__}-{place}" / digest.hexdigest()[:16]
 
     @property
     def cache_path(self) -> str:
@@ -123,11 +123,11 @@ def announce_compiling() -> None:
 class Announcer(Listener):
     """Hears when Numba begins to compile; code from its cache on disk is not compiled."""
 
-    said = False
+    announced = False
 
     def on_start(self, event: Any) -> None:
-        if not self.said and sys.stderr.isatty() and rank_info().local_rank == 0:
-            self.said = True
+        if not self.announced and sys.stderr.isatty() and rank_info().local_rank == 0:
+            self.announced = True
             print("compiling for this processor, once (some seconds)", file=sys.stderr, flush=True)
 
     def on_end(self, event: Any) -> None:

@@ -5,6 +5,7 @@ version wrote keeps its meaning.
 """
 
 import dataclasses
+import math
 from contextlib import suppress
 from pathlib import Path
 from types import NoneType, UnionType
@@ -50,6 +51,20 @@ def from_json(kind: type[Record], stored: Any, source: str, *, ignore_unknown: b
         return kind(**values)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
+
+
+def require(record: Any, names: str, least: float, below: float = math.inf, *, above: bool = False) -> None:
+    """Check that numbers of a dataclass are at least ``least``, or above it, and below ``below``. ``None`` passes.
+
+    Raises:
+        InputError: a field of ``names``, which are separated by spaces, is out of range.
+    """
+    for name in names.split():
+        value = getattr(record, name)
+        if value is not None and not (least < value < below if above else least <= value < below):
+            lower = f"above {least}" if above else f"at least {least}"
+            upper = f" and {'finite' if below == math.inf else f'below {below}'}" if isinstance(value, float) else ""
+            raise InputError(f"{name} is {value}; it must be {lower}{upper}")
 
 
 def changed(config: Any) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from frailt.configs import from_json
+from frailt.configs import from_json, require
 from frailt.errors import InputError, excerpt
 from frailt.files import read_json, write_json
 
@@ -60,8 +60,7 @@ class Shard:
     sha256: str
 
     def __post_init__(self) -> None:
-        if min(self.stories, self.tokens, self.bytes) < 0:
-            raise InputError("it counts fewer than no stories, tokens or bytes")
+        require(self, "stories tokens bytes", 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,11 +107,7 @@ class Manifest:
         except InputError as error:
             raise InputError(f"{error}; delete the folder and prepare it again") from None
 
-    def as_json(self) -> dict[str, Any]:
-        """The manifest as it is written."""
-        sources = [{key: value for key, value in asdict(s).items() if value is not None} for s in self.sources]
-        return asdict(self) | {"ends": list(self.ends), "sources": sources}
-
     def write(self, folder: Path) -> None:
         """Write ``manifest.json``."""
-        write_json(folder / "manifest.json", self.as_json())
+        sources = [{key: value for key, value in asdict(s).items() if value is not None} for s in self.sources]
+        write_json(folder / "manifest.json", asdict(self) | {"sources": sources})

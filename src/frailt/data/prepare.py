@@ -233,15 +233,11 @@ def _empty(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _contents(sources: tuple[Source, ...]) -> list[Source]:
-    """Sources without their names: a file may be renamed."""
-    return [replace(source, name="") for source in sources]
-
-
 def _existing(out: Path, sources: tuple[Source, ...], settings: Settings) -> Manifest:
     """The manifest of a folder that is already there, if it is what is wanted now."""
     manifest = Manifest.read(out)
-    changed = ["sources"] if _contents(manifest.sources) != _contents(sources) else []
+    before, now = ([replace(source, name="") for source in each] for each in (manifest.sources, sources))  # Renamed?
+    changed = ["sources"] if before != now else []
     for field in fields(settings):
         before, now = getattr(manifest.settings, field.name, None), getattr(settings, field.name)
         if before != now:

@@ -70,17 +70,17 @@ def save_gguf(llama: PlainLlama, tokenizer: Tokenizer, path: Path, *, weights: R
 
 def tensors(llama: PlainLlama) -> dict[str, Array]:
     """Weights by llama.cpp's names. It turns neighbours where we turn halves, so the rows of wq and wk move."""
-    found = {"token_embd.weight": llama.embedding, "output_norm.weight": llama.norm}
+    named = {"token_embd.weight": llama.embedding, "output_norm.weight": llama.norm}
     if llama.head is not None:
-        found["output.weight"] = llama.head
+        named["output.weight"] = llama.head
     for i, layer in enumerate(llama.layers):
         for name, array in layer.items():
             if name in ("attention.wq.weight", "attention.wk.weight"):
                 array = neighbours_from_halves(array, llama.config.dim // llama.config.heads)
-            found[f"blk.{i}.{NAMES[name.removesuffix('.weight')]}.weight"] = array
+            named[f"blk.{i}.{NAMES[name.removesuffix('.weight')]}.weight"] = array
         if llama.biases is not None:
-            found[f"blk.{i}.ffn_down.bias"] = llama.biases[i]
-    return {name: np.ascontiguousarray(array) for name, array in found.items()}
+            named[f"blk.{i}.ffn_down.bias"] = llama.biases[i]
+    return {name: np.ascontiguousarray(array) for name, array in named.items()}
 
 
 def _describe(writer: Any, llama: PlainLlama) -> None:

@@ -98,17 +98,17 @@ def llama_config(llama: PlainLlama) -> dict[str, Any]:
 
 def tensors(llama: PlainLlama) -> dict[str, Array]:
     """Weights by transformers' names. Layers that are passes of one block are written once each."""
-    found = {"model.embed_tokens.weight": llama.embedding, "model.norm.weight": llama.norm}
+    named = {"model.embed_tokens.weight": llama.embedding, "model.norm.weight": llama.norm}
     if llama.head is not None:
-        found["lm_head.weight"] = llama.head
+        named["lm_head.weight"] = llama.head
     for i, layer in enumerate(llama.layers):
         at = f"model.layers.{i}."
-        found |= {f"{at}{NAMES[name.removesuffix('.weight')]}.weight": array for name, array in layer.items()}
+        named |= {f"{at}{NAMES[name.removesuffix('.weight')]}.weight": array for name, array in layer.items()}
         if llama.biases is not None:
             hidden = np.zeros(llama.config.feed_forward_dim, np.float32)
-            found |= {f"{at}mlp.gate_proj.bias": hidden, f"{at}mlp.up_proj.bias": hidden}
-            found[f"{at}mlp.down_proj.bias"] = llama.biases[i]
-    return {name: np.ascontiguousarray(array) for name, array in found.items()}
+            named |= {f"{at}mlp.gate_proj.bias": hidden, f"{at}mlp.up_proj.bias": hidden}
+            named[f"{at}mlp.down_proj.bias"] = llama.biases[i]
+    return {name: np.ascontiguousarray(array) for name, array in named.items()}
 
 
 def _template(token: str, index: int) -> dict[str, Any]:

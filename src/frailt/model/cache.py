@@ -101,11 +101,9 @@ class Cache:
             )
         self.passes = passes
         if real is not None or self.real is not None:
-            before = self.real
-            if before is None:
-                before = torch.ones(batch, self.length, dtype=torch.bool, device=device)
-            new = real if real is not None else torch.ones(batch, time, dtype=torch.bool, device=device)
-            self.real = torch.cat((before, new), dim=1)
+            everything = torch.ones(batch, self.length + time, dtype=torch.bool, device=device)
+            before = everything[:, : self.length] if self.real is None else self.real
+            self.real = torch.cat((before, everything[:, self.length :] if real is None else real), dim=1)
         self.length += time
 
     def select(self, rows: list[int]) -> None:
@@ -128,10 +126,8 @@ class Cache:
         real = []
         for cache in (self, other):
             batch, device = next((len(s.keys), s.keys.device) for s in cache.slots.values() if s.keys is not None)
-            own = cache.real
-            if own is None:
-                own = torch.ones(batch, cache.length, dtype=torch.bool, device=device)
-            real.append(F.pad(own, (length - cache.length, 0)))
+            everything = torch.ones(batch, cache.length, dtype=torch.bool, device=device)
+            real.append(F.pad(everything if cache.real is None else cache.real, (length - cache.length, 0)))
             for slot in cache.slots.values():
                 slot.move(length - cache.length)
         self.real, self.length = torch.cat(real), length

@@ -45,15 +45,15 @@ def operations(config: ModelConfig, passes: tuple[int, ...]) -> Iterator[Operati
         config: of the model.
         passes: through each group, see ``ModelConfig.passes``.
     """
-    first = 0
+    start = 0
     for group, count in zip(config.groups, passes, strict=True):
         encoded = encoding_of(config.encoding, group, config.dim) is not None
         for m in range(1, count + 1):
-            for block in range(first, first + group.blocks):
+            for block in range(start, start + group.blocks):
                 if encoded:
                     yield Encode(block, m)
                 yield Transform(block, m)
-        first += group.blocks
+        start += group.blocks
 
 
 LLAMA_BLOCK = (

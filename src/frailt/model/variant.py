@@ -126,8 +126,8 @@ class Variant:
         Raises:
             InputError: a setting has no such value, or the settings do not go together.
         """
-        own = {name: value for name, value in self.settings if name in _FIELDS}
-        stored = {**dataclasses.asdict(base), "encoding": _PAPERS, **own, "shape": str(self.shape)}
+        settings = {name: value for name, value in self.settings if name in _FIELDS}
+        stored = {**dataclasses.asdict(base), "encoding": _PAPERS, **settings, "shape": str(self.shape)}
         return from_json(ModelConfig, stored, f"model {excerpt(str(self))!r}")
 
 

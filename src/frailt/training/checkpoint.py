@@ -64,7 +64,8 @@ def read_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, s
         weights = _mapping(stored["model"], parameters.keys())
         moments = stored["optimizer"]
         if moments.keys() == {"state", "param_groups"}:
-            moments = _by_name(moments, parameters, optimizer)
+            numbered = dict(enumerate(parameter_order(model, optimizer)))  # As the first versions stored it.
+            moments = {numbered[n]: of for n, of in _mapping(moments["state"], numbered).items()}
         moments = _mapping(moments, parameters.keys())
         for name, parameter in parameters.items():
             _check(weights[name], parameter.shape, parameter.dtype)
@@ -128,13 +129,10 @@ def _check(tensor: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
         raise ValueError("shape, type or numbers of a tensor")
 
 
-def _by_name(
-    stored: dict[str, Any], parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
-) -> dict[Any, Any]:
-    """An optimizer's state as the first versions stored it, by the parameters' number, in the order of its groups."""
-    names = {id(parameter): name for name, parameter in parameters.items()}
-    order = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
-    return {order[number]: moments for number, moments in _mapping(stored["state"], range(len(order))).items()}
+def parameter_order(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """The parameters' names in the order of the optimizer's groups, in which torch numbers their state."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """What a training run is: one frozen config, and presets as functions."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from frailt.configs import require
 from frailt.errors import InputError
 from frailt.model.config import ModelConfig
 from frailt.training.device import Device, Precision
@@ -27,14 +27,9 @@ class OptimizerConfig:
     """Share of the steps in which the rate climbs linearly from 0; it then falls to 0 along a cosine."""
 
     def __post_init__(self) -> None:
-        for name in ("lr", "clip"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be above 0 and finite")
-        for name in ("beta1", "beta2", "warmup"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1")
-        if not 0 <= self.weight_decay < math.inf:
-            raise InputError(f"weight_decay is {self.weight_decay}; it must be at least 0 and finite")
+        require(self, "lr clip", 0, above=True)
+        require(self, "beta1 beta2 warmup", 0, 1)
+        require(self, "weight_decay", 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,11 +68,9 @@ class TrainConfig:
     """Time between saved states, from which --resume goes on."""
 
     def __post_init__(self) -> None:
-        for name, least in (("tokens", 1), ("batch", 1), ("accumulate", 1), ("evaluations", 1), ("eval_tokens", 2)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        if not 0 <= self.checkpoint_seconds < math.inf:
-            raise InputError(f"checkpoint_seconds is {self.checkpoint_seconds}; it must be at least 0 and finite")
+        require(self, "tokens batch accumulate evaluations", 1)
+        require(self, "eval_tokens", 2)
+        require(self, "checkpoint_seconds", 0)
         if self.batch % self.accumulate:
             raise InputError(f"accumulate {self.accumulate} must divide batch {self.batch}")
         if not 0 <= self.seed < 2**31:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from frailt.configs import from_json
+from frailt.configs import from_json, require
 from frailt.errors import InputError
 from frailt.figures import new_figure, save_figure
 from frailt.files import LARGEST_JSON, naming, parse_json, write_bytes
@@ -40,10 +40,7 @@ class Metrics:
     """Whether this is the last line of a complete run."""
 
     def __post_init__(self) -> None:
-        for name in ("step", "tokens", "loss", "lr", "gradient_norm", "tokens_per_second", "valid_loss", "nats"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise InputError(f"{name} is {value}; it must be at least 0")
+        require(self, "step tokens loss lr gradient_norm tokens_per_second valid_loss nats", 0)
         if (self.loss is None) == (self.valid_loss is None):
             raise InputError("there must be either a loss or a valid_loss")
         if self.loss is not None and (self.lr is None or self.tokens_per_second is None):

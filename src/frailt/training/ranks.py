@@ -28,6 +28,7 @@ from frailt.evaluation.loss import token_losses
 from frailt.launch import RankInfo, rank_info
 from frailt.model.checkpoint import put_weights, stored_weights
 from frailt.model.frailt import FraiLT
+from frailt.training.checkpoint import parameter_order
 from frailt.training.config import TrainConfig
 
 TIMEOUT = timedelta(minutes=10)
@@ -102,10 +103,8 @@ class Ranks:
 
     def load_optimizer_state(self, model: FraiLT, optimizer: torch.optim.Optimizer, state: OptimizerState) -> None:
         """Broadcast the optimizer's state from rank 0, and put it in. Other ranks give an empty dictionary."""
-        names = {id(parameter): name for name, parameter in model.named_parameters()}
-        order = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": {n: state[name] for n, name in enumerate(order)}, "param_groups": groups})
+        numbered = {n: state[name] for n, name in enumerate(parameter_order(model, optimizer))}
+        optimizer.load_state_dict({"state": numbered, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 class Replicas(Ranks):

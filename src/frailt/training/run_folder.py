@@ -265,30 +265,22 @@ class RunFolder:
         assert result.nats is not None
         assert result.targets is not None
         try:
-            # A story has at least one target, so there are no more stories than targets; the header has some 100 bytes.
-            if path.stat().st_size > 8 * result.targets + 4096:
-                raise ValueError("size")
-            nats = _read_vector(path)
+            with naming(path):  # Mapped, since reading would first take as much memory as the header claims.
+                mapped = np.lib.format.open_memmap(path, mode="r")
+            # A story has at least one target, so there are no more stories than targets.
+            if mapped.ndim != 1 or mapped.dtype != np.dtype("<f8") or len(mapped) > result.targets:
+                raise ValueError("header")
+            if mapped.offset + mapped.nbytes != path.stat().st_size:
+                raise ValueError("more than the array")
+            nats = np.array(mapped)
             # It may have been measured on another device than the loss.
             if not np.isfinite(nats).all() or not math.isclose(nats.sum(), result.nats, rel_tol=1e-3):
                 raise ValueError("sum")
-        except (ValueError, EOFError, SyntaxError, tokenize.TokenError):
+        except (ValueError, OverflowError, TypeError, EOFError, SyntaxError, tokenize.TokenError):
             raise InputError(
                 f"{path} is damaged or of another run; delete it, and --resume measures it again"
             ) from None
         return nats
-
-
-def _read_vector(path: Path) -> np.ndarray:
-    """A file of NumPy's with one row of float64. ``np.load`` would take as much memory as its header claims."""
-    with naming(path), path.open("rb") as file:
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError("version")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        vector = np.frombuffer(file.read(), "<f8")
-        if shape != vector.shape or dtype != vector.dtype:
-            raise ValueError("header")
-        return vector
 
 
 def _differences(a: Any, b: Any) -> list[str]:
