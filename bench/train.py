@@ -26,11 +26,12 @@ from machine import machine
 from torch import Tensor
 
 from frailt.data.corpus import Corpus
+from frailt.device import choose_device
 from frailt.export.transformers import NAMES
 from frailt.files import sha256, write_json
 from frailt.model.frailt import FraiLT, ModelConfig
 from frailt.training.config import TrainConfig
-from frailt.training.device import autocast, choose_device, choose_precision
+from frailt.training.device import autocast, choose_precision
 from frailt.training.optimizers import make_optimizer
 from frailt.training.trainer import measure_speed
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import platformdirs
 import pytest
 from numba.core.event import register, unregister
 
@@ -67,7 +68,7 @@ def test_where_code_cannot_be_kept_it_runs(
     (tmp_path / "file").touch()
     monkeypatch.setenv("NUMBA_CACHE_DIR", {"a file": f"{tmp_path}/file", "full": "/dev/full", "no home": ""}[where])
     if where == "no home":
-        monkeypatch.setattr(compiling, "user_cache", lambda: Path("~/.cache/frailt"))
+        monkeypatch.setattr(platformdirs, "user_cache_path", lambda *_, **__: Path("~/.cache/frailt"))
     assert [called(outer(tmp_path)) for _ in range(2)] == [(2, 0), (2, 0)]
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("compiled code cannot be kept (")

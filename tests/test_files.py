@@ -7,10 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import platformdirs
 import pytest
 
 from frailt.errors import InputError
-from frailt.files import hold, read_json, remove_leftovers, replacing, sha256, write_json, write_text
+from frailt.files import hold, read_json, remove_leftovers, replacing, sha256, user_cache, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -93,6 +94,15 @@ def test_a_full_disk_names_the_file(tmp_path: Path, error: OSError) -> None:
     with pytest.raises(OSError, match="No space left on device") as caught:
         fail()
     assert caught.value.filename == str(path)
+    assert str(caught.value).endswith(f"No space left on device: '{path}'")
+
+
+def test_without_a_home_folder_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda *_, **__: Path("~/.cache/frailt"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotADirectoryError, match="no home folder"):
+        write_text(user_cache() / "note.txt", "")
+    assert names(tmp_path) == []
 
 
 def test_another_file_keeps_its_name_in_an_error(tmp_path: Path) -> None:

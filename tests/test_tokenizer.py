@@ -16,13 +16,16 @@ import tokenizers
 from damage import check_refusals, damaged_bytes, damaged_json
 from hypothesis import given
 from hypothesis import strategies as st
+from models import tiny
 from shared_data import STORIES, TOK512, needs_shared
 
+import frailt
 from frailt.data.bpe import BOS, BPE, FIXED, SPACE, interruptible
 from frailt.data.storyworld import stories as story_world
 from frailt.data.text import read_stories
 from frailt.data.tokenizer import Tokenizer
 from frailt.errors import InputError
+from frailt.model.checkpoint import save_model
 
 TEXT = """Lily and Ben went to the park. They saw a big red ball, and they played with it all day.
 "Look!" said Lily. "The ball is so big!" Ben said, "Yes, and it is red. I like the ball."
@@ -159,6 +162,9 @@ def test_of_several_tokenizers_the_one_that_fits_is_taken(tmp_path: Path) -> Non
         )
     assert Tokenizer.load(tmp_path).vocab_size == 280
     assert Tokenizer.load(tmp_path, 300).digest == BPE.train([TEXT], vocab_size=300).digest
+    save_model(tiny(vocab_size=300), tmp_path)
+    assert frailt.load(tmp_path).tokenizer.vocab_size == 300
+    assert frailt.load(tmp_path, tokenizer=tmp_path).tokenizer.vocab_size == 300
     with pytest.raises(InputError, match=r"no tokenizer of 310 pieces: tok280.bin has 280, tok300.bin has 300"):
         Tokenizer.load(tmp_path, 310)
 

@@ -1,6 +1,5 @@
 """Numba as this package uses it: code on disk that is never stale or damaged, and a word to whoever waits for it."""
 
-import errno
 import hashlib
 import os
 import pickle
@@ -85,8 +84,6 @@ class CodeCache(FunctionCache):
         path, key = self._path(sig, data.codegen)
         content = pickle.dumps((key, data._reduce()))
         try:
-            if not path.is_absolute():  # Without a home folder there is only "~".
-                raise FileNotFoundError(errno.ENOENT, "no home folder", str(path))
             write_bytes(path, hashlib.sha256(content).digest() + content)
             for folder in self._folder.parent.iterdir():
                 if folder != self._folder:

@@ -25,7 +25,9 @@ class BusyError(InputError):
 
 def user_cache() -> Path:
     """Where this package keeps what it can make again. The folder may be missing, or not be writable."""
-    return platformdirs.user_cache_path("frailt", appauthor=False)
+    path = platformdirs.user_cache_path("frailt", appauthor=False)
+    # Without a home folder it begins with a literal "~". Nothing can be written below this file, nor read.
+    return path if path.is_absolute() else Path(os.devnull, "no home folder")
 
 
 def hold(path: Path, message: str) -> filelock.BaseFileLock:
@@ -87,7 +89,8 @@ def naming(path: Path) -> Iterator[None]:
         if error.errno is None:  # NumPy's, of a write that stopped half-way.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         if error.filename is None or str(error.filename).endswith(".tmp"):
-            error.filename, error.filename2 = str(path), None
+            error.filename = str(path)
+            del error.filename2  # Set to None, it would be printed.
         raise
 
 

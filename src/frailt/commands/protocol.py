@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from frailt.device import Device
 from frailt.model.config import ModelConfig
 from frailt.training.config import OptimizerConfig, TrainConfig
-from frailt.training.device import Device, Precision
+from frailt.training.device import Precision
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from frailt.options import corpus_in, numbers, parse, table, token_count
 def run(args: list[str]) -> None:
     from frailt.commands.protocol import Protocol
     from frailt.compiling import announce_compiling
+    from frailt.device import choose_device
     from frailt.model.variant import split_names
     from frailt.paper.grid import SHAPES, WIDTHS, GridConfig
     from frailt.paper.grid_report import write_report
@@ -21,7 +22,6 @@ def run(args: list[str]) -> None:
     from frailt.studies.estimate import steps_in_minutes
     from frailt.studies.sweep import check_folder
     from frailt.studies.workers import jobs_at
-    from frailt.training.device import choose_device
     from frailt.training.run_folder import RunFolder
 
     @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from frailt.configs import from_json
 from frailt.data.corpus import Corpus
+from frailt.device import choose_device
 from frailt.errors import InputError
 from frailt.files import read_json
 from frailt.model.variant import Variant
@@ -18,7 +19,6 @@ from frailt.paper.published import LOSSES
 from frailt.studies.cells import CompleteRun, StudyData, complete_runs, gap_of
 from frailt.studies.gap import Gap, seed_spread
 from frailt.training.config import TrainConfig
-from frailt.training.device import choose_device
 from frailt.training.provenance import provenance
 
 

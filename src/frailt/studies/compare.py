@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from frailt.data.corpus import Corpus
+from frailt.device import choose_device
 from frailt.errors import InputError
 from frailt.files import write_json, write_text
 from frailt.model.counts import count
@@ -19,7 +20,6 @@ from frailt.studies.estimate import measure_speeds
 from frailt.studies.figures import draw_comparison
 from frailt.studies.gap import seed_spread
 from frailt.studies.report import markdown
-from frailt.training.device import choose_device
 from frailt.training.provenance import provenance
 from frailt.training.run_folder import RunFolder
 from frailt.training.trainer import Progress, train

@@ -23,11 +23,11 @@ import torch
 
 from frailt.configs import from_json
 from frailt.data.corpus import Corpus
+from frailt.device import choose_device
 from frailt.errors import InputError
 from frailt.files import BusyError, read_json, write_json, write_text
 from frailt.studies.cells import cell_folder
 from frailt.training.config import TrainConfig
-from frailt.training.device import choose_device
 from frailt.training.run_folder import RunFolder
 from frailt.training.trainer import train
 

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from frailt.configs import require
+from frailt.device import Device
 from frailt.errors import InputError
 from frailt.model.config import ModelConfig
-from frailt.training.device import Device, Precision
+from frailt.training.device import Precision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,8 +6,6 @@ from typing import Any, Literal
 
 import torch
 
-from frailt.device import Device as Device
-from frailt.device import choose_device as choose_device
 from frailt.errors import InputError
 
 Precision = Literal["auto", "float32", "bfloat16"]

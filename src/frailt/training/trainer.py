@@ -10,13 +10,14 @@ import torch
 from frailt.data.corpus import Corpus
 from frailt.data.prepare import embedded
 from frailt.data.tokenizer import Tokenizer
+from frailt.device import choose_device
 from frailt.errors import InputError
 from frailt.evaluation.loss import Loss, story_sums, token_losses
 from frailt.model.checkpoint import load_model
 from frailt.model.shape import Shape
 from frailt.training.checkpoint import Start, read_start
 from frailt.training.config import TrainConfig
-from frailt.training.device import choose_device, explain_out_of_memory
+from frailt.training.device import explain_out_of_memory
 from frailt.training.interrupt import Interrupt
 from frailt.training.loop import Progress, Reporter, Training
 from frailt.training.ranks import Ranks, Sharding, join
