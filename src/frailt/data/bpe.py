@@ -168,10 +168,10 @@ class BPE(Tokenizer):
         bare = tokenizers.Tokenizer(self._bpe.model)
         bare.normalizer = normalizers.Replace(" ", SPACE)
         mark = [FIXED.index("<0x00>") + byte for byte in SPACE.encode()]
-        first, *others = story.split(SPACE)
-        ids = list(self._bpe.encode(first).ids)
-        for part in others:
-            ids += [*mark, *(bare.encode(part).ids if part else ())]
+        start, *rest = story.split(SPACE)
+        ids = list(self._bpe.encode(start).ids)
+        for text in rest:
+            ids += [*mark, *(bare.encode(text).ids if text else ())]
         return ids
 
 

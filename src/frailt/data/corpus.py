@@ -102,9 +102,9 @@ def windows(tokens: np.ndarray, *, context: int, batch: int) -> Iterator[Batch]:
     The last, partial window comes by itself, so no batch is padded.
     """
     full = (len(tokens) - 1) // context
-    for first in range(0, full, batch):
-        count = min(batch, full - first)
-        piece = tokens[first * context : (first + count) * context + 1].astype(np.int64)
+    for start in range(0, full, batch):
+        count = min(batch, full - start)
+        piece = tokens[start * context : (start + count) * context + 1].astype(np.int64)
         x = torch.from_numpy(piece)
         yield x[:-1].view(count, context), x[1:].view(count, context)
     rest = torch.from_numpy(tokens[full * context :].astype(np.int64))

@@ -88,8 +88,8 @@ class Sources:
         ]
         if isinstance(self.text, _World):
             # The first stories stand for all: enough to notice that the world has changed.
-            first = "\n".join(islice(_World(self.text.total, self.text.seed), 100))
-            digest = hashlib.sha256(first.encode()).hexdigest()
+            opening = "\n".join(islice(_World(self.text.total, self.text.seed), 100))
+            digest = hashlib.sha256(opening.encode()).hexdigest()
             world = Source(use="text", name="story world", stories=self.text.total, seed=self.text.seed, sha256=digest)
             sources = [world, *sources]
         return tuple(sources)

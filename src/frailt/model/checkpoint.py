@@ -49,7 +49,7 @@ def load_model(path: Path) -> FraiLT:
 
 
 class _Undrawn(TorchFunctionMode):
-    """Within, the functions of ``torch.nn.init`` do nothing. On the meta device they would import torch's compiler."""
+    """A context in which ``torch.nn.init`` does nothing. On the meta device it would import torch's compiler."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

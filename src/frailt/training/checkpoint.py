@@ -137,8 +137,7 @@ def parameter_order(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """What goes wrong within is the fault of the saved state ``path``: torch's unpickler raises whatever its input
-    makes it stumble over."""
+    """Turn errors of reading the saved state ``path`` into one InputError: torch's unpickler raises many kinds."""
     try:
         yield
     except (

@@ -40,7 +40,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     """Shape and sizes."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """Learning rate and its company."""
+    """Learning rate, weight decay, clipping."""
     tokens: int = 4_000_000
     """Training budget, rounded up to whole steps."""
     batch: int = 4

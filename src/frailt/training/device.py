@@ -1,4 +1,4 @@
-"""Where a run computes, in what precision, and what it says where the memory does not suffice."""
+"""Device and precision of a run, and the message when it runs out of memory."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext

@@ -5,8 +5,8 @@ every tensor (FSDP2). They wrap the model, split the batch, move the state betwe
 agree.
 
 Every method but ``share`` and ``no_sync`` is a collective: all ranks must call it, in the same order, or the run hangs
-until ``TIMEOUT``. So whatever decides the way of the loop must be the same on all of them: it follows from config and
-step, or it went through ``any`` or ``on_rank_0``.
+until ``TIMEOUT``. So everything that steers the loop must be the same on all of them: it follows from config and step,
+or it went through ``any`` or ``on_rank_0``.
 """
 
 import atexit
