@@ -74,7 +74,7 @@ def draw(p: Float[np.ndarray, "batch vocab"], generators: list[np.random.Generat
     """One token a row, each by its own random numbers, so that no row's text depends on its neighbours."""
     totals = p.cumsum(1)
     return [
-        int(np.searchsorted(row, random.random() * row[-1], side="right"))
+        int(row.searchsorted(random.random() * row[-1], side="right"))
         for row, random in zip(totals, generators, strict=True)
     ]
 

@@ -156,7 +156,8 @@ class CompiledDecoder(Decoder):
     def _call(self, entries: list[tuple[int, int, int, int]]) -> tuple[NDArray[np.float32], list[list[int]]]:
         job, count, trial = self._job, len(entries), self._trial
         job.order[0] = count
-        job.entries[:count] = np.array(entries, np.int64).reshape(count, 4)
+        if entries:
+            job.entries[:count] = entries
         job.passes[:] = self._all
         begun = perf_counter()
         threads = POOL.run(read, self._fields, job.doors, trial.threads if trial is not None else self._threads)
