@@ -49,6 +49,10 @@ class Writing:
                 "or a llama2.c .bin file"
             )
 
+    def report(self, name: str, **options: Any) -> Report:
+        """The report on these models."""
+        return _report(name, self.out, self.stories, models=self.models, **options)
+
     def students(self, **options: Any) -> list[Student]:
         """The models with their stories; ``options`` are those of `write_stories`."""
         beginnings, number = len(self.stories.given()), self.stories.number()
@@ -172,7 +176,7 @@ def grade(args: list[str], description: str) -> None:
 
     command: Grade = parse(Grade, "judge grade", args, description)
     command.check_models()
-    report = _report("judge", command, judge=command.judge, forms=(command.form,))
+    report = command.report("judge", judge=command.judge, forms=(command.form,))
     command.check(report)
     students = command.students(write=not command.estimate, loss_of=command.loss_of)
     if (reply := command.ask(report, reports.grade_questions(students))) is None:
@@ -189,14 +193,8 @@ def grade(args: list[str], description: str) -> None:
 
 def calibrate(args: list[str], description: str) -> None:
     command: Calibrate = parse(Calibrate, "judge calibrate", args, description)
-    report = Report(
-        name="calibration",
-        out=command.out,
-        provenance=_provenance(),
-        stories=StoryConfig(completions=command.stories, held_out=command.held_out),
-        judge=command.judge,
-        forms=(command.form, compare_form()),
-    )
+    stories = StoryConfig(completions=command.stories, held_out=command.held_out)
+    report = _report("calibration", command.out, stories, judge=command.judge, forms=(command.form, compare_form()))
     command.check(report)
     if not command.held_out:
         print("no --held-out given: cutting stories of the embedded world", file=sys.stderr)
@@ -219,7 +217,7 @@ def pairwise(args: list[str], description: str) -> None:
     command: Pairwise = parse(Pairwise, "judge pairwise", args, description)
     if len(command.models) != 2:
         raise InputError("name two models, before options that take several files; for more, grade them")
-    report = _report("pairwise", command, judge=command.judge, forms=(compare_form(),))
+    report = command.report("pairwise", judge=command.judge, forms=(compare_form(),))
     command.check(report)
     students = command.students(write=not command.estimate)
     if (reply := command.ask(report, checks.model_pairs(students))) is None:
@@ -241,7 +239,7 @@ def offline(args: list[str], description: str) -> None:
     # Whatever is wrong with them is said before the models write.
     training_text = read_stories(command.text) if command.text else None
     reference = TorchStoryteller.load(command.reference, command.tokenizer) if command.reference is not None else None
-    report = _report("offline", command, sources=sources_of(command.text, command.reference, command.probes))
+    report = command.report("offline", sources=sources_of(command.text, command.reference, command.probes))
     report.check()
     facts: dict[str, Facts] = {}
 
@@ -264,23 +262,12 @@ def offline(args: list[str], description: str) -> None:
     print(f"Table: {command.out / 'offline.md'}   All figures: {command.out / 'offline.json'}")
 
 
-def _report(name: str, command: Writing, **options: Any) -> Report:
-    return Report(
-        name=name,
-        out=command.out,
-        provenance=_provenance(),
-        stories=command.stories,
-        models=command.models,
-        **options,
-    )
-
-
-def _provenance() -> dict[str, Any]:
+def _report(name: str, out: Path, stories: StoryConfig, **options: Any) -> Report:
     import torch
 
     from frailt.training.provenance import provenance
 
-    return provenance(torch.device("cpu"))
+    return Report(name=name, out=out, stories=stories, provenance=provenance(torch.device("cpu")), **options)
 
 
 def _short(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:

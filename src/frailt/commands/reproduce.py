@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from frailt.configs import require
 from frailt.errors import InputError, excerpt
 from frailt.options import corpus_in, numbers, parse, table, token_count
 
@@ -47,9 +48,7 @@ def run(args: list[str]) -> None:
         protocol: Protocol = field(default_factory=Protocol)
 
         def __post_init__(self) -> None:
-            for name in ("jobs", "minutes"):
-                if getattr(self, name) is not None and getattr(self, name) <= 0:
-                    raise InputError(f"{name} is {getattr(self, name)}; it must be above 0")
+            require(self, "jobs minutes", 0, above=True)
             if self.on == "ray" and find_spec("ray") is None:
                 raise InputError("ray is not installed; pip install 'frailt[ray]', or leave out --on")
 

@@ -11,7 +11,7 @@ from statistics import median
 
 import torch
 
-from frailt.configs import changed, from_json
+from frailt.configs import changed, from_json, require
 from frailt.console import clock
 from frailt.data.corpus import Corpus
 from frailt.errors import InputError
@@ -114,8 +114,7 @@ class _Budget:
     steps: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.steps <= 10**12:
-            raise InputError(f"steps is {self.steps}; it must be at least 1")
+        require(self, "steps", 1, 10**12)
 
 
 def steps_in_minutes(
@@ -174,12 +173,6 @@ def steps_in_minutes(
     return steps
 
 
-def training_bytes(config: TrainConfig) -> int:
-    """Memory of a training step: weights, gradients, optimizer and what is kept for the backward pass."""
-    part = config.batch // config.accumulate
-    return STATE_BYTES * count(config.model).parameters + activation_bytes(config.model, batch=part)
-
-
 HEADERS = ("model", "depth", "parameters", "MFLOPs", "memory", "time")
 
 
@@ -193,6 +186,7 @@ def plan_rows(
     rows = []
     for config in configs:
         counts = count(config.model)
+        kept = activation_bytes(config.model, batch=config.batch // config.accumulate)
         time_left = "complete"
         if config in left:
             time_left = clock(speeds[config.model.dim].seconds(config, len(corpus.valid), done=left[config]))
@@ -204,7 +198,7 @@ def plan_rows(
                 str(config.model.depth),
                 f"{counts.parameters:,}",
                 f"{counts.flops / 1e6:.2f}",
-                f"{training_bytes(config) / 1e6:,.0f} MB",
+                f"{(STATE_BYTES * counts.parameters + kept) / 1e6:,.0f} MB",
                 time_left,
             )
         )

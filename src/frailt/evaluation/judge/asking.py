@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,26 +82,17 @@ def consult(
     """Ask whatever the ledger at ``path`` has no answer to, and give all answers that there are, by form.
 
     Args:
-        asked: as for `ask_all`.
-        config: the judge.
-        path: the ledger.
+        asked, report: as for `ask_all`.
+        config, path: the judge, and the ledger.
         again: ask the questions again too that failed or were refused.
-        report: as for `ask_all`.
 
     Raises:
         NoAnswerError: there is not one answer, or questions are open because the judge does not answer.
         InputError: as `ask_all`, or there is no key, or another process holds the ledger.
     """
-    judge = Judge(config)
-    try:
-        ledger = Ledger(path, judge.clean, again=again)
-        try:
-            tally = ask_all(asked, judge, ledger, report=report)
-            known = [answers(ledger, questions, form, config) for form, questions in asked]
-        finally:
-            ledger.close()
-    finally:
-        judge.close()
+    with closing(Judge(config)) as judge, closing(Ledger(path, judge.clean, again=again)) as ledger:
+        tally = ask_all(asked, judge, ledger, report=report)
+        known = [answers(ledger, questions, form, config) for form, questions in asked]
     if tally.lost:
         raise NoAnswerError(
             f"{tally.open} of {tally.questions} questions are open: {tally.stopped}; what was answered is kept: mend "
@@ -115,13 +107,9 @@ def summary(tally: Tally) -> str:
     """What became of the questions without an answer, and what to do; empty where all have one."""
     notes = []
     if tally.failed or tally.refused:
-        numbers = [
-            f"{tally.failed} failed" if tally.failed else "",
-            f"{tally.refused} refused" if tally.refused else "",
-        ]
-        notes.append(
-            f"{' and '.join(filter(None, numbers))}: {'; '.join(tally.faults[:3])}; add --again to ask them again"
-        )
+        counts = ((tally.failed, "failed"), (tally.refused, "refused"))
+        numbers = " and ".join(f"{number} {outcome}" for number, outcome in counts if number)
+        notes.append(f"{numbers}: {'; '.join(tally.faults[:3])}; add --again to ask them again")
     if tally.open:
         notes.append(f"{tally.open} not asked: {tally.stopped}; give the same command again to go on")
     return "; ".join(notes)
@@ -197,16 +185,7 @@ class _Run:
         if any(self.ledger.answer(key) is not None for key in self.keyed):
             for key, words in self.refused.items():
                 form, question = self.keyed[key]
-                refusal = Reply(
-                    answer=None,
-                    fault=words,
-                    raw=None,
-                    prompt_tokens=None,
-                    completion_tokens=None,
-                    seconds=0.0,
-                    refused=True,
-                )
-                self.ledger.add(question, form, self.judge.config, refusal)
+                self.ledger.add(question, form, self.judge.config, Reply(fault=words, refused=True))
 
     def tally(self) -> Tally:
         answered = sum(self.ledger.answer(key) is not None for key in self.keyed)
@@ -288,9 +267,8 @@ class _Run:
             else:
                 pause = 0.0  # Another question's turn.
             if left > 0:
-                self.waiting = (
-                    f"{self.trouble}; trying again in {math.ceil(pause)} s, for {math.ceil(max(left, pause))} s at most"
-                )
+                longest = math.ceil(round(max(left, pause), 3))  # A difference of floats: 300.0000001 s are 300.
+                self.waiting = f"{self.trouble}; trying again in {math.ceil(pause)} s, for {longest} s at most"
                 self.report(self.tally())
         if left <= 0:
             self.halt(self.trouble, lost=True)

@@ -18,6 +18,7 @@ from typing import Any
 import httpx2
 import openai
 
+from frailt.configs import require
 from frailt.errors import InputError, excerpt
 from frailt.evaluation.judge.grading import FaultError, Form, Reply, parse_object, read_reply
 
@@ -64,10 +65,8 @@ class JudgeConfig:
             raise InputError(f"judge_temperature is {self.judge_temperature}; it must be from 0 to 2")
         if not 1 <= self.concurrency <= 64:
             raise InputError(f"concurrency is {self.concurrency}; it must be from 1 to 64")
-        if not 0 < self.timeout < math.inf:
-            raise InputError(f"timeout is {self.timeout}; it must be above 0 and finite")
-        if self.max_calls is not None and self.max_calls < 0:
-            raise InputError(f"max_calls is {self.max_calls}; it must not be negative")
+        require(self, "timeout", 0, above=True)
+        require(self, "max_calls", 0)
 
     @property
     def url(self) -> httpx2.URL:

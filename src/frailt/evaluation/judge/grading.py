@@ -76,16 +76,16 @@ def compare_form() -> Form:
 class Reply:
     """What came back from one call."""
 
-    answer: dict[str, Any] | None
+    answer: dict[str, Any] | None = None
     """The fields of the form's answer; None where the reply was faulty."""
-    fault: str | None
+    fault: str | None = None
     """Why it is none, in this project's words."""
-    raw: str | None
+    raw: str | None = None
     """The start of a faulty reply."""
-    prompt_tokens: int | None
+    prompt_tokens: int | None = None
     """As the server counts; None where it does not say."""
-    completion_tokens: int | None
-    seconds: float
+    completion_tokens: int | None = None
+    seconds: float = 0.0
     refused: bool = False
     """Whether the server would not take the question at all; ``fault`` has its words."""
 

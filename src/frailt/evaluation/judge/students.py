@@ -189,8 +189,6 @@ def complete(
     """``number`` completions, spread over the beginnings in turn, so that each has as many as the others or one more.
 
     Args:
-        model: writes them.
-        beginnings, number, sampling: what it completes, and how.
         written: the first ones, where they are there already; the others do not depend on how many these are.
         keep: given all that there are after each batch.
         report: see `Report`.
@@ -233,9 +231,7 @@ def completions_of(
     """The same, read from ``folder`` as far as they were written before, and kept there batch by batch.
 
     Args:
-        label: the model's name.
-        weights: their SHA-256.
-        model, beginnings, number, sampling, report: as for `complete`.
+        label, weights: the model's name, and the SHA-256 of its weights.
         folder: holds a JSON file for each model and way of asking it; other completions have another name.
         write: if not, what is not there yet has texts of the greatest length, and nothing is kept.
 
