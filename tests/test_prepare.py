@@ -73,7 +73,7 @@ def test_every_story_is_on_one_side_in_order(config: PrepareConfig) -> None:
 def test_the_manifest_says_what_is_there(config: PrepareConfig) -> None:
     made = prepare(config)
     manifest = json.loads((config.out / "manifest.json").read_text())
-    assert made.manifest.as_json() == manifest
+    assert Manifest.read(config.out) == made.manifest
     assert made.fresh
     assert {path.name for path in config.out.iterdir()} == {
         "train.bin",
