@@ -63,7 +63,7 @@ def read(decoder: Decoder, windows: np.ndarray, looped: Sequence[int]) -> Readin
         begun = perf_counter()
         scores = decoder.step(tokens)
         seconds += perf_counter() - begun
-        passes += int(decoder.passes[:, looped].sum())
+        passes += sum(row[group] for row in decoder.passes for group in looped)
         scores = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
         targets = scores[np.arange(len(tokens)), windows[:, at + 1]]
         nats += float((np.log(np.exp(scores).sum(axis=1)) - targets).sum())

@@ -27,8 +27,8 @@ class Decoder(ABC):
 
     @property
     @abstractmethod
-    def passes(self) -> NDArray[np.int64]:
-        """Passes through each group that the last token of each row made, ``(rows, groups)``."""
+    def passes(self) -> list[tuple[int, ...]]:
+        """Passes through each group that the last token of each row made."""
 
     @abstractmethod
     def add(self, texts: list[list[int]]) -> NDArray[Any]:
@@ -114,7 +114,7 @@ class Batch:
         assert self._scores is not None
         tokens = draw(probabilities(self._scores, self._sampling), [row.random for row in self.rows])
         drawn, self._staying = [], []
-        for i, (row, token, passes) in enumerate(zip(self.rows, tokens, self._decoder.passes.tolist(), strict=True)):
+        for i, (row, token, passes) in enumerate(zip(self.rows, tokens, self._decoder.passes, strict=True)):
             row.tokens.append(token)
             row.drawn += 1
             finish: Finish | None = None
@@ -124,7 +124,7 @@ class Batch:
                 finish = "length"
             else:
                 self._staying.append(i)
-            drawn.append(Drawn(row, token, tuple(passes), finish))
+            drawn.append(Drawn(row, token, passes, finish))
         if len(self._staying) < len(drawn):
             self.rows = [self.rows[i] for i in self._staying]
         return drawn

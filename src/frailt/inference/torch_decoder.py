@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -64,14 +63,14 @@ class TorchDecoder(Decoder):
         super().__init__(model.config.context)
         self.model, self.iterations, self.early_exit = model, iterations, early_exit
         shape = Shape.parse(model.config.shape)
-        self._all = np.array([shape.passes(iterations)], np.int64)
+        self._all = shape.passes(iterations)
         if early_exit is not None:
-            early_exit.groups(shape, shape.passes(iterations))  # Refused before anything is read.
+            early_exit.groups(shape, self._all)  # Refused before anything is read.
         self.device = next(model.parameters()).device
         self._clear()
 
     @property
-    def passes(self) -> NDArray[np.int64]:
+    def passes(self) -> list[tuple[int, ...]]:
         return self._passes
 
     @torch.inference_mode()
@@ -89,7 +88,7 @@ class TorchDecoder(Decoder):
                 self.cache.join(cache)
             else:
                 self.cache = cache
-            self._passes = np.concatenate((self._passes, self._all.repeat(len(texts), axis=0)))
+            self._passes = [*self._passes, *[self._all] * len(texts)]
         return scores
 
     @torch.inference_mode()
@@ -99,10 +98,10 @@ class TorchDecoder(Decoder):
         read = torch.tensor(tokens, device=self.device)
         with self._all_or_nothing():
             if self.early_exit is None:
-                scores, self._passes = self._scores(read[:, None], self.cache), self._all.repeat(len(tokens), axis=0)
+                scores, self._passes = self._scores(read[:, None], self.cache), [self._all] * len(tokens)
             else:
                 logits, passes = step(self.model, read, self.cache, self.early_exit, self.iterations)
-                scores, self._passes = logits.cpu().numpy(), passes.cpu().numpy()
+                scores, self._passes = logits.cpu().numpy(), [*map(tuple, passes.tolist())]
         return scores
 
     @torch.inference_mode()
@@ -112,13 +111,13 @@ class TorchDecoder(Decoder):
             return
         with self._all_or_nothing():
             self.cache.select(rows)
-            self._passes = self._passes[rows]
+            self._passes = [self._passes[row] for row in rows]
 
     def _scores(self, tokens: torch.Tensor, cache: Cache, real: torch.Tensor | None = None) -> NDArray[Any]:
         return self.model(tokens, cache, self.iterations, real=real, last_only=True).logits[:, -1].cpu().numpy()
 
     def _clear(self) -> None:
-        self.cache, self._passes = Cache(self.context), self._all[:0]
+        self.cache, self._passes = Cache(self.context), list[tuple[int, ...]]()
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:

@@ -62,7 +62,7 @@ class Row(NamedTuple):
     """Which of the decoder's keys and values are its own."""
     length: int
     """Tokens read so far."""
-    passes: list[int]
+    passes: tuple[int, ...]
     """Through each group, of the last token."""
 
 
@@ -89,14 +89,15 @@ class CompiledDecoder(Decoder):
     ) -> None:
         super().__init__(packed.config.context)
         passes = Shape.parse(packed.config.shape).passes(iterations)
-        self._vocab, self._all, self._rows = packed.config.vocab_size, list(passes), list[Row]()
+        self._vocab, self._all, self._rows = packed.config.vocab_size, passes, list[Row]()
+        self._early = early_exit is not None
         self._threads = threads or _worth(packed)
         self._trial = None if threads else ThreadCount(self._threads)
         self._use(_job(packed, passes, early_exit, self._threads))
 
     @property
-    def passes(self) -> NDArray[np.int64]:
-        return np.array([row.passes for row in self._rows], np.int64).reshape(-1, len(self._all))
+    def passes(self) -> list[tuple[int, ...]]:
+        return [row.passes for row in self._rows]
 
     def add(self, texts: list[list[int]]) -> NDArray[np.float32]:
         taken = {row.slot for row in self._rows}
@@ -137,7 +138,7 @@ class CompiledDecoder(Decoder):
     def _use(self, job: Job) -> None:
         self._job, self._fields = job, tuple(job)
 
-    def _read(self, entries: list[tuple[int, int, int, int]]) -> tuple[NDArray[np.float32], list[list[int]]]:
+    def _read(self, entries: list[tuple[int, int, int, int]]) -> tuple[NDArray[np.float32], list[tuple[int, ...]]]:
         """Scores and passes for the entries that ask for them.
 
         Raises:
@@ -153,18 +154,20 @@ class CompiledDecoder(Decoder):
         parts = [self._call(entries[at : at + AT_ONCE]) for at in range(0, len(entries), AT_ONCE)]
         return np.concatenate([scores for scores, _ in parts]), [one for _, passes in parts for one in passes]
 
-    def _call(self, entries: list[tuple[int, int, int, int]]) -> tuple[NDArray[np.float32], list[list[int]]]:
+    def _call(self, entries: list[tuple[int, int, int, int]]) -> tuple[NDArray[np.float32], list[tuple[int, ...]]]:
         job, count, trial = self._job, len(entries), self._trial
         job.order[0] = count
         if entries:
             job.entries[:count] = entries
-        job.passes[:] = self._all
+        if self._early:
+            job.passes[:] = self._all
         begun = perf_counter()
         threads = POOL.run(read, self._fields, job.doors, trial.threads if trial is not None else self._threads)
         if trial is not None:
             trial.record(threads, count, perf_counter() - begun)
         lines = sum([entry[3] >= SCORE for entry in entries])
-        return job.logits[:lines, : self._vocab].copy(), job.passes[:lines].tolist()
+        passes = [*map(tuple, job.passes[:lines].tolist())] if self._early else [self._all] * lines
+        return job.logits[:lines, : self._vocab].copy(), passes
 
 
 def _job(packed: Packed, passes: tuple[int, ...], early_exit: EarlyExit | None, threads: int) -> Job:
