@@ -222,13 +222,13 @@ BAD = [
     ("train --preset huge", r"--preset 'huge' is not one of paper, llama2c, demo"),
     ("story --weights int4", r"--weights 'int4' is not one of"),
     ("story --device abacus", r"--device 'abacus' is not one of"),
-    ("story Once upon a time", r"'upon' is one word too many; put a text or a name with spaces in quotes"),
+    ("story Once upon a time", r"'upon' is not expected here; put a text or a name that has spaces in quotes"),
     ("story -Hello", r"there is no option -Hello; a text that begins with a dash goes last, after --"),
     ("prepare --text a.txt --out x --text b.txt", r"--text is given twice; give it once, with all its values after it"),
     ("prepare --valid a.txt --out x --valid=b.txt", r"--valid is given twice"),
     ("evaluate runs/mine --text ~nobody-here/a.txt", r"--text '~nobody-here/a.txt' names no user with a home folder"),
     (f"plan --dim {'9' * 4000}", r"--dim '9{79}…' is not a whole number"),
-    (f"story {'x' * 4000} {'y' * 4000}", r"'y{79}…' is one word too many"),
+    (f"story {'x' * 4000} {'y' * 4000}", r"'y{79}…' is not expected here"),
     (f"plan --{'x' * 4000}", r"there is no option --x{77}…"),
     (f"plan --lr {'x' * 4000}", r"there is no option --lr"),
     ("evaluate", r"model and --text must be given; see `frailt evaluate --help`"),
@@ -429,7 +429,7 @@ def test_story_takes_the_newest_run(run: Run, home: Path, tmp_path: Path, monkey
     shipped = run("story", "--max-tokens", "20")
     assert shipped[0] == 0
     assert shipped[1].startswith("Once upon a time, there was a ")
-    assert shipped[2] == "no model in runs/: told by tinystories-5x2, which comes with frailt\n"
+    assert shipped[2] == "no model in runs/: using tinystories-5x2, which comes with frailt\n"
     for name, written in (("runs/a", 1000), ("runs/compare/runs/b", 3000), ("runs/c", 2000)):
         folder = shutil.copytree(home / "runs" / "mine", tmp_path / name)
         weights = load_file(folder / "model.safetensors")
@@ -438,12 +438,12 @@ def test_story_takes_the_newest_run(run: Run, home: Path, tmp_path: Path, monkey
         os.utime(folder / "model.safetensors", (written, written))
     texts = {name: run("story", "--max-tokens", "20", "--model", f"runs/{name}")[1] for name in ("a", "c")}
     status, newest, err = run("story", "--max-tokens", "20")
-    assert (status, err) == (0, "told by runs/compare/runs/b\n")
+    assert (status, err) == (0, "using runs/compare/runs/b\n")
     assert newest == run("story", "--max-tokens", "20", "--model", "runs/compare/runs/b")[1]
     assert newest not in texts.values()
     metrics = tmp_path / "runs" / "compare" / "runs" / "b" / "metrics.jsonl"
     metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:-1]))
-    assert run("story", "--max-tokens", "1")[2] == "told by runs/compare/runs/b, whose training is not complete\n"
+    assert run("story", "--max-tokens", "1")[2] == "using runs/compare/runs/b, whose training is not complete\n"
 
 
 def test_story_says_where_passes_go_beyond_the_shape(run: Run, home: Path) -> None:
@@ -658,7 +658,7 @@ def test_a_message_is_one_line_whatever_it_quotes(run: Run) -> None:
 
 @pytest.mark.parametrize(
     ("command", "advice"),
-    [("train", "; it goes on with --resume"), ("compare", "; the same command goes on from here")],
+    [("train", "; add --resume to go on"), ("compare", "; the same command goes on from here")],
 )
 def test_ctrl_c_gives_one_line(
     run: Run, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, advice: str

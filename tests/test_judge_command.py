@@ -243,7 +243,7 @@ BAD = [
         "name at least one model, before options that take several files",
     ),
     ("runs/plain --calibrate", "--calibrate is a command now: write `frailt judge calibrate ...`"),
-    ("calibrate runs/plain", "'runs/plain' is one word too many"),
+    ("calibrate runs/plain", "'runs/plain' is not expected here"),
     ("runs/plain --text held-out.txt", "there is no option --text"),
     ("offline runs/plain --estimate", "there is no option --estimate"),
     ("pairwise runs/plain runs/frailt --prompt held-out.txt", "there is no option --prompt"),

@@ -29,7 +29,7 @@ LONGEST_MESSAGE = 600
 """Characters of a message that are shown; what foreign libraries say can be pages long."""
 
 AFTER_CTRL_C = {
-    "train": "; it goes on with --resume",
+    "train": "; add --resume to go on",
     **dict.fromkeys(("compare", "reproduce", "judge"), "; the same command goes on from here"),
 }
 

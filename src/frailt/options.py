@@ -100,7 +100,7 @@ def _unrecognized(tokens: list[str], kind: Any) -> str:
         return f"there is no option {excerpt(_flag(word))}" + (f"; perhaps {close[0]}" if close else "")
     if word.startswith("-"):
         return f"there is no option {excerpt(word)}; a text that begins with a dash goes last, after --"
-    return f"{excerpt(word)!r} is one word too many; put a text or a name with spaces in quotes"
+    return f"{excerpt(word)!r} is not expected here; put a text or a name that has spaces in quotes"
 
 
 def _flag(word: str) -> str:

@@ -66,12 +66,12 @@ def _default_model() -> Path:
     if not saved:
         from frailt.models import BEST
 
-        print(f"no model in runs/: told by {BEST.name}, which comes with frailt", file=sys.stderr)
+        print(f"no model in runs/: using {BEST.name}, which comes with frailt", file=sys.stderr)
         return BEST
     newest = max(saved, key=lambda path: path.stat().st_mtime).parent
     metrics = newest / "metrics.jsonl"
     unfinished = metrics.exists() and '"final"' not in metrics.read_text(encoding="utf-8")
-    print(f"told by {newest}" + (", whose training is not complete" if unfinished else ""), file=sys.stderr)
+    print(f"using {newest}" + (", whose training is not complete" if unfinished else ""), file=sys.stderr)
     return newest
 
 

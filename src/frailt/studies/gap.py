@@ -79,7 +79,7 @@ def seed_spread(models: Iterable[Iterable[float]]) -> float | None:
 
 CHANCE = (
     "A cell says chance where the deep model is better than the shallow one by no more than seeds of one model differ "
-    f"(by less than {CLOSE:.0%}, where every model was run with one seed): a share of so little means nothing. It says "
-    "1 seed where another seed could give another share, and has a dash where the deep model is not better."
+    f"(by less than {CLOSE:.0%}, where every model was run with one seed), since a share of so small a difference says "
+    "nothing. It says 1 seed where another seed may give another share. A dash: the deep model is not better."
 )
 """The rule, for captions."""

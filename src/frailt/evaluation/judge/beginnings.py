@@ -60,7 +60,8 @@ def held_out_beginnings(stories: Iterable[str], count: int, *, least: int = 1) -
     kept = list(islice((half for half in cut if len(sentences(half.ending or "")) >= least), count))
     if len(kept) < count:
         raise InputError(
-            f"the held-out stories give {len(kept)} beginnings, not {count}; give more stories or ask for fewer"
+            f"the held-out stories give {len(kept)} beginnings, not {count}; give more stories, or ask "
+            "for fewer with --completions (or --stories)"
         )
     return kept
 
