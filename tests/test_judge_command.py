@@ -253,7 +253,7 @@ BAD = [
     ("runs/plain --prompt held-out.txt", "held-out.txt has 0 places {story}"),
     ("runs/plain --beginnings a.yaml --held-out held-out.txt", "give --beginnings or --held-out, not both"),
     ("runs/plain --beginnings absent.yaml", "absent.yaml does not exist"),
-    ("calibrate --held-out held-out.txt --stories 400", "beginnings, not 400; give more stories or ask for fewer"),
+    ("calibrate --held-out held-out.txt --stories 400", "beginnings, not 400; give more stories, or ask for fewer"),
     ("pairwise runs/plain ./runs/plain", "a model is named twice"),
     ("runs/plain --completions 0", "completions is 0"),
     ("runs/plain --base-url localhost:11434", "base_url is not an address"),
