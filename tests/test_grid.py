@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -232,7 +233,7 @@ def test_what_nobody_foresaw_leaves_its_traceback(
     first, second = GRID.cells()[:2]
     folder = cell_folder(first, corpus, tmp_path)
 
-    def broken(config: TrainConfig, *args: object, **options: object) -> None:
+    def broken(config: TrainConfig, *args: Any, **options: Any) -> None:
         if config == first:
             raise TypeError("a fault of ours\nin two lines")
         train(config, *args, **options)

@@ -37,7 +37,7 @@ from frailt.training.device import choose_precision
 from frailt.training.loop import Training
 from frailt.training.metrics import Metrics
 from frailt.training.optimizers import learning_rate, make_optimizer
-from frailt.training.presets import PRESETS
+from frailt.training.presets import PRESETS, Preset
 from frailt.training.ranks import Ranks
 from frailt.training.run_folder import RunFolder
 from frailt.training.trainer import Progress, train
@@ -429,7 +429,7 @@ def test_only_matrices_decay_and_encodings_do_not() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_valid_and_survive_json(name: str) -> None:
+def test_presets_are_valid_and_survive_json(name: Preset) -> None:
     config = PRESETS[name]()
     assert from_json(TrainConfig, json.loads(json.dumps(dataclasses.asdict(config))), "test") == config
 

@@ -1,6 +1,7 @@
 """Figures: how all of them are made and saved. What a figure shows stands in the room whose numbers it shows."""
 
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,15 +18,17 @@ def new_figure(width: float, height: float) -> "Figure":
     Figures are drawn without pyplot, so no backend is needed. MPLBACKEND, which notebooks hand on to the programs that
     they start, may name one that is not installed, and then matplotlib could not even be imported.
     """
+    imported = "matplotlib" in sys.modules
     backend = os.environ.pop("MPLBACKEND", None)
     try:
-        import matplotlib
+        from matplotlib import rcParams
         from matplotlib.figure import Figure
     finally:
         if backend is not None:
             os.environ["MPLBACKEND"] = backend
-            with suppress(ValueError, NameError):
-                matplotlib.rcParams["backend"] = backend
+    if backend is not None and not imported:  # What the user's own plots would have had.
+        with suppress(ValueError):
+            rcParams["backend"] = backend
     return Figure(figsize=(width, height), layout="constrained")
 
 
