@@ -100,6 +100,21 @@ def test_ratios_of_decoding() -> None:
         assert range_ == f"{ratio['min']:.{digits}f} to {ratio['max']:.{digits}f}", label
 
 
+def test_ratios_over_llama2c() -> None:
+    widths = results("bench/decode-llama2c.json")["widths"]
+    ratios = {(dim, ratio["of"], ratio["over"]): ratio for dim, of in widths.items() for ratio in of["ratios"]}
+    sides = {
+        "our `8` over `run`, float32": ("8 float32", "llama2.c run"),
+        "our `1^8` over `run`, float32": ("1^8 float32", "llama2.c run"),
+        "our `8` over `runq`, 8 bits": ("8 int8", "llama2.c runq"),
+        "our `1^8` over `runq`, 8 bits": ("1^8 int8", "llama2.c runq"),
+    }
+    for label, cells in table("README.md", "beside llama2.c (shape `8`), tokens per second").items():
+        for dim, cell in zip(("64", "256"), cells, strict=True):
+            ratio = ratios[dim, *sides[label]]
+            assert cell == f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})", label
+
+
 def test_ratios_of_training() -> None:
     widths = results("bench/train.json")["widths"]
     ratios = {(dim, r["of"], r["over"]): r["median"] for dim, of in widths.items() for r in of["ratios"]}
