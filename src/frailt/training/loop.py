@@ -247,10 +247,10 @@ class Training:
                 targets=targets if last else None,
                 final=last,
             )
-            run.log(line)
             if draw:
                 title = f"{self.config.model.shape}, width {self.config.model.dim}"
-                draw_losses(run.metrics(), run.path / "loss.png", title=title)
+                draw_losses([*run.metrics(), line], run.path / "loss.png", title=title)
+            run.log(line)  # The last line says that the run is complete, so all else is written before it.
 
         ranks.on_rank_0(store)
         if draw:
