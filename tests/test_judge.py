@@ -419,6 +419,20 @@ def test_a_server_that_takes_no_question_marks_none(server: JudgeServer, tmp_pat
     assert {answer["server"] for answer in known} == {server.url}
 
 
+def test_an_old_answer_does_not_turn_a_refusing_server_into_refused_questions(
+    server: JudgeServer, tmp_path: Path
+) -> None:
+    server.usual = grade()
+    config = JudgeConfig(base_url=server.url, concurrency=1)
+    consult([(FORM, QUESTIONS[:1])], config, tmp_path / "replies.jsonl")
+    server.usual = error(403, "this key has no rights")
+    consult([(FORM, QUESTIONS)], config, tmp_path / "replies.jsonl")
+    assert len(lines(tmp_path)) == 1
+    server.usual = grade()
+    tally, _ = consult([(FORM, QUESTIONS)], config, tmp_path / "replies.jsonl")
+    assert (tally.answered, tally.refused) == (6, 0)
+
+
 NO_COMPLETION = {
     "page": body(b"<!doctype html><html><body>Open WebUI</body></html>"),
     "not UTF-8": body(b'\xff\xfe{"choices"'),

@@ -158,6 +158,8 @@ class _Run:
         self.waiting: str | None = None
         self.refused: dict[str, str] = {}
         """The server's words to the questions that it refused in this run, by key."""
+        self.takes_questions = False
+        """Whether the judge has replied to one in this run."""
         self.calls = 0
         self.not_before = self.give_up = judge.clock()
 
@@ -169,7 +171,8 @@ class _Run:
         except KeyboardInterrupt:
             # Calls under way are paid for, so their replies are waited for and kept.
             self.halt("stopping, after the calls under way")
-            self.report(self.tally())
+            with self.lock:
+                self.report(self.tally())
             raise
         finally:
             self.halt(self.trouble or f"the judge at {self.judge.config.server} did not answer them", lost=True)
@@ -181,8 +184,8 @@ class _Run:
         return self.tally()
 
     def keep_refusals(self) -> None:
-        """Write them down if the judge takes questions at all: else it is not the questions that are refused."""
-        if any(self.ledger.answer(key) is not None for key in self.keyed):
+        """Write them down if the judge takes questions now: else it is not the questions that are refused."""
+        if self.takes_questions:
             for key, words in self.refused.items():
                 form, question = self.keyed[key]
                 self.ledger.add(question, form, self.judge.config, Reply(fault=words, refused=True))
@@ -223,6 +226,7 @@ class _Run:
                     return
                 with self.lock:
                     if isinstance(result, Reply):
+                        self.takes_questions = True
                         self.ledger.add(question, form, self.judge.config, result)
                     else:
                         self.refused[key] = result
