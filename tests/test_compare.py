@@ -456,6 +456,27 @@ def test_a_gap_as_text(made: Made) -> None:
     assert f"Seeds of one model differ by up to {made[0].spread:.3f} nats." in table
 
 
+def test_a_setting_at_its_default_is_no_other_model() -> None:
+    config = CompareConfig(shapes=("1", "1^2:tied=true", "2"))
+    assert config.shapes == ("1", "1^2", "2")
+    with pytest.raises(InputError, match="a shape or a seed is listed twice"):
+        CompareConfig(shapes=("1^2", "1^2:tied=true"))
+
+
+@pytest.mark.parametrize(
+    ("name", "shallow", "deep"),
+    [
+        ("1^4:none", "1", "4"),
+        ("2^2:passes=random", "2", "4"),
+        ("1^2:lr=0.05", "1:lr=0.05", "2:lr=0.05"),
+        ("1^2:none,dim=32,passes=random", "1:dim=32", "2:dim=32"),
+    ],
+)
+def test_twins_have_the_settings_that_are_not_of_the_passes(name: str, shallow: str, deep: str) -> None:
+    variant = Variant.parse(name)
+    assert (str(variant.shallow), str(variant.deep)) == (shallow, deep)
+
+
 def test_a_damaged_run_is_left_out_and_named(made: Made, corpus: Corpus, tmp_path: Path) -> None:
     first, out = made[0], shutil.copytree(made[1], tmp_path / "compare")
     for name, file, content in (
@@ -467,7 +488,7 @@ def test_a_damaged_run_is_left_out_and_named(made: Made, corpus: Corpus, tmp_pat
     assert result.left_out.keys() == {"2-s1", "1-s1"}
     assert [row.seeds for row in result.rows] == [(0,), SEEDS, SEEDS, (0,)]
     table = (out / "table.md").read_text()
-    assert all(f"Left out, since it is damaged: {name} (" in table for name in result.left_out)
+    assert all(f"Left out: {name} (" in table for name in result.left_out)
 
 
 def test_a_comparison_can_be_read_again(made: Made) -> None:

@@ -89,9 +89,9 @@ def test_a_model_by_itself_is_named_without_its_sizes() -> None:
     assert str(Variant.of(config, replace(config, kv_heads=4))) == "1^8:kv_heads=2"
 
 
-def test_twins_are_plain() -> None:
+def test_twins_are_plain_and_have_its_other_settings() -> None:
     variant = Variant.parse("1+(4)^3+1:none,tied=false")
-    assert (str(variant.shallow), str(variant.deep)) == ("6", "14")
+    assert (str(variant.shallow), str(variant.deep)) == ("6:tied=false", "14:tied=false")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ FIXED = frozenset({"shape", "vocab_size", "context"})
 """Fields of the model that no variant sets: models that differ in them do not read the same text."""
 SIZES = frozenset({"dim", "heads", "kv_heads", "hidden_dim", "multiple_of"})
 """Fields that stand beside a model's name, in columns of their own, and not in it."""
+LOOP = frozenset({"encoding", "passes"})
+"""Settings of the passes alone, which a standard model does not have."""
 _FIELDS = frozenset(field.name for field in dataclasses.fields(ModelConfig))
 _SETTING = re.compile(r"[a-z]\w*=[\w.+-]+", re.ASCII)
 _PAPERS = "learned"
@@ -112,13 +114,17 @@ class Variant:
 
     @property
     def shallow(self) -> "Variant":
-        """The standard model with as many blocks as this one stores."""
-        return Variant(Shape.parse(str(self.shape.blocks)))
+        """The standard model with as many blocks as this one stores, and the same settings but for ``LOOP``."""
+        return self._standard(self.shape.blocks)
 
     @property
     def deep(self) -> "Variant":
-        """The standard model of the same effective depth."""
-        return Variant(Shape.parse(str(self.shape.depth)))
+        """The standard model of the same effective depth, and the same settings but for ``LOOP``."""
+        return self._standard(self.shape.depth)
+
+    def _standard(self, blocks: int) -> "Variant":
+        settings = tuple((name, value) for name, value in self.settings if name not in LOOP)
+        return Variant(Shape.parse(str(blocks)), settings)
 
     def model(self, base: ModelConfig) -> ModelConfig:
         """The config of this model; all that it does not name is as in ``base``, but for the encoding.
@@ -143,7 +149,7 @@ def _value(text: str) -> Any:
 def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
-    return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
+    return json.dumps(int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value)
 
 
 def split_names(text: str) -> tuple[str, ...]:

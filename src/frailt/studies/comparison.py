@@ -37,7 +37,8 @@ class CompareConfig:
     def __post_init__(self) -> None:
         if not self.shapes or not self.seeds:
             raise InputError("a comparison needs at least one shape and one seed")
-        variants = [Variant.parse(name) for name in self.shapes]
+        # One name a model, since runs are found by it: a setting at its default is left out.
+        variants = [self.variant(self.run(Variant.parse(name), self.seeds[0])) for name in self.shapes]
         if len(set(variants)) < len(variants) or len(set(self.seeds)) < len(self.seeds):
             raise InputError("a shape or a seed is listed twice; list each once")
         object.__setattr__(self, "shapes", tuple(map(str, variants)))
