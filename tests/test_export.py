@@ -2,6 +2,8 @@
 
 import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from frailt.errors import InputError
 from frailt.export.gguf import Rounding, save_gguf
 from frailt.export.plain_llama import PlainLlama, plain_llama
-from frailt.export.transformers import FILES, save_transformers, tensors
+from frailt.export.transformers import FILES, MARK, save_transformers, tensors
 from frailt.inference.sampling import Sampling
 from frailt.inference.torch_decoder import TorchStoryteller
 from frailt.model.frailt import FraiLT
@@ -158,8 +160,33 @@ def test_what_a_kill_left_is_written_over(tmp_path: Path) -> None:
     (out / "config.json").unlink()
     (out / ".config.json.0123.tmp").write_text("{")
     (out / "model.safetensors").write_bytes(b"half")
+    (out / MARK).touch()
     save_transformers(llama, TOKENIZER, out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
+
+
+@pytest.mark.parametrize("mark", [False, True])
+def test_files_of_a_user_are_no_leftovers(mark: bool, tmp_path: Path) -> None:
+    _, llama = made("1^2", {})
+    for name in ("tokenizer.json", "model.safetensors") if not mark else (MARK, "notes.txt"):
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match="exists already; choose another --out"):
+        save_transformers(llama, TOKENIZER, tmp_path)
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"mine"}
+
+
+def test_a_kill_while_writing_leaves_the_mark(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom frailt.export import transformers\n"
+        "transformers._write = lambda *_: os._exit(9)\n"
+        "transformers.save_transformers(None, None, Path(sys.argv[1]))"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(out)], check=False).returncode == 9
+    assert [path.name for path in out.iterdir()] == [MARK]
+    _, llama = made("1^2", {})
+    save_transformers(llama, TOKENIZER, out)
+    assert MARK not in {path.name for path in out.iterdir()}
 
 
 # --- GGUF ---

@@ -24,7 +24,8 @@ NAMES = {
 
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "model.safetensors", "config.json")
-"""In the order of writing: without the last one, a folder is what an interrupted export left."""
+MARK = ".frailt-export"
+"""Stands in the folder while it is written. A folder with it is what an interrupted export left, and no user's."""
 
 
 def save_transformers(llama: PlainLlama, tokenizer: Tokenizer, folder: Path) -> None:
@@ -36,15 +37,19 @@ def save_transformers(llama: PlainLlama, tokenizer: Tokenizer, folder: Path) -> 
     """
     if folder.exists():
         names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
-        leftovers = set() if FILES[-1] in names else {*FILES[:-1], *(name for name in names if name.endswith(".tmp"))}
+        leftovers = {name for name in names if name.startswith(f".{MARK}.")}  # A kill came while the mark was written.
+        if MARK in names:
+            leftovers = {MARK, *FILES, *(name for name in names if name.endswith(".tmp"))}
         if names - leftovers:
             raise InputError(f"{folder} exists already; choose another --out")
         remove_leftovers(folder)
     new = not folder.exists()
     try:
+        write_bytes(folder / MARK, b"")
         _write(llama, tokenizer, folder)
+        (folder / MARK).unlink()
     except BaseException:
-        for name in FILES:
+        for name in (*FILES, MARK):
             (folder / name).unlink(missing_ok=True)
         if new and folder.exists():
             folder.rmdir()
