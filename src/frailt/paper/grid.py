@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from frailt.errors import InputError
-from frailt.model.variant import Variant
+from frailt.model.variant import LOOP, Variant
 from frailt.paper.published import TABLE_2, TABLE_3
 from frailt.studies.cells import same_run, training_flops
 from frailt.studies.comparison import CompareConfig
@@ -62,9 +62,11 @@ class GridConfig:
         """
         try:
             comparison = self.comparison(config.model.dim)
-            for variant in (*comparison.variants, Variant.of(config.model)):
-                if same_run(comparison.run(variant, config.seed), config):
-                    return variant
+            variant = comparison.variant(config)
+            # A variant that nobody asked for may differ in its passes alone: other settings are another protocol's.
+            known = variant in comparison.variants or {name for name, _ in variant.settings} <= LOOP
+            if known and same_run(comparison.run(variant, config.seed), config):
+                return variant
         except InputError:  # This protocol has no such width.
             pass
         return None

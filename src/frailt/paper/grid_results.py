@@ -72,7 +72,8 @@ class GridResults:
         """
         runs, damaged = complete_runs(out, corpus, lambda config: grid.variant(config) is not None)
         if not runs:
-            raise InputError(f"{out} holds no complete run of this protocol and data; train some first")
+            left_out = "".join(f"; left out: {reason}" for reason in [*damaged.values()][:1])
+            raise InputError(f"{out} holds no complete run of this protocol and data; train some first{left_out}")
         cells: dict[int, dict[Variant, dict[int, CompleteRun]]] = {}
         for run in sorted(runs, key=lambda run: run.config.seed):
             variant = grid.variant(run.config)

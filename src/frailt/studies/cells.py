@@ -113,7 +113,7 @@ def complete_runs(
         wanted: whether a config is of the study.
 
     Returns:
-        The runs, and reasons by the folder name of each run that is left out since it is damaged.
+        The runs, and reasons by the folder name of each run that is left out.
     """
     stories = max(1, int(np.count_nonzero(np.asarray(corpus.valid.tokens) == corpus.manifest.bos)))
     runs, damaged = [], {}
@@ -121,8 +121,10 @@ def complete_runs(
         run = RunFolder(path.parent)
         try:
             config = run.config()
-            if not (trained_on(run.path, corpus) and wanted(config) and run.is_complete):
+            if not (trained_on(run.path, corpus) and wanted(config)) or run.result is None:
                 continue
+            if not run.is_complete:
+                raise InputError(f"{run.path} lacks the losses of its stories; train it with --resume, which adds them")
             nats = run.story_nats()
             if len(nats) != stories:
                 raise InputError(f"{run.path} has losses of {len(nats)} stories, and the data has {stories}")

@@ -44,7 +44,7 @@ class Outcome:
     """Runs that are trained and measured. Fewer than ``runs`` where time was up, or others still train some."""
     runs: int
     failed: dict[str, str]
-    """Reasons by the labels of runs whose last try failed."""
+    """Reasons by the folder names of runs whose last try failed."""
 
 
 def sweep(
@@ -84,7 +84,8 @@ def sweep(
     run(missing, corpus.folder, out, jobs=jobs, deadline=deadline, look=lambda: report(watch.look()))
     end = watch.look()
     report(end)
-    reasons = {label(config): failure(cell_folder(config, corpus, out)) for config in missing}
+    folders = [cell_folder(config, corpus, out) for config in missing]
+    reasons = {folder.name: failure(folder) for folder in folders}
     return Outcome(
         complete=end.complete,
         runs=end.runs,

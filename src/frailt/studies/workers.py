@@ -77,7 +77,11 @@ class _Failure:
 
 
 def _fail(folder: Path, reason: str, more: str = "") -> None:
-    write_json(_failure_file(folder), {"reason": reason.splitlines()[0][:LONGEST_REASON] + more})
+    line = reason.splitlines()[0][:LONGEST_REASON] + more
+    try:
+        write_json(_failure_file(folder), {"reason": line})
+    except OSError:  # The disk that failed the run fails its record, too.
+        print(f"frailt: {folder.name}: {line}", file=sys.stderr)
 
 
 def failure(folder: Path) -> str | None:
