@@ -444,6 +444,8 @@ def test_story_takes_the_newest_run(run: Run, home: Path, tmp_path: Path, monkey
     metrics = tmp_path / "runs" / "compare" / "runs" / "b" / "metrics.jsonl"
     metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:-1]))
     assert run("story", "--max-tokens", "1")[2] == "using runs/compare/runs/b, whose training is not complete\n"
+    metrics.write_bytes(b"\xff" + metrics.read_bytes())
+    assert run("story", "--max-tokens", "1")[::2] == (0, "using runs/compare/runs/b, whose training is not complete\n")
 
 
 def test_story_says_where_passes_go_beyond_the_shape(run: Run, home: Path) -> None:

@@ -22,7 +22,7 @@ def run(args: list[str]) -> None:
         model: Words[Path]
         """Run folder, saved model, or llama2.c .bin."""
         text: tuple[Path, ...]
-        """Text files: plain, .xz, .gz or .zst, stories closed by <|endoftext|>."""
+        """Text files: plain, .xz, .gz, .bz2 or .zst, stories closed by <|endoftext|>."""
         tokenizer: Path | None = None
         """Tokenizer of a .bin; unset: the tok*.model or tok*.bin beside it."""
         passes: bool = False

@@ -60,6 +60,10 @@ def run(args: list[str]) -> None:
     write("\n")
 
 
+LAST_LINE = 4096
+"""Bytes at the end of metrics.jsonl that hold its last line; only one of a complete run says final."""
+
+
 def _default_model() -> Path:
     """The model in runs/ that was written last; where there is none, the one that comes with frailt."""
     saved = [*Path("runs").glob("*/model.safetensors"), *Path("runs").glob("*/runs/*/model.safetensors")]
@@ -70,7 +74,7 @@ def _default_model() -> Path:
         return BEST
     newest = max(saved, key=lambda path: path.stat().st_mtime).parent
     metrics = newest / "metrics.jsonl"
-    unfinished = metrics.exists() and '"final"' not in metrics.read_text(encoding="utf-8")
+    unfinished = metrics.exists() and b'"final"' not in metrics.read_bytes()[-LAST_LINE:]
     print(f"using {newest}" + (", whose training is not complete" if unfinished else ""), file=sys.stderr)
     return newest
 
