@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# The demo: models, training tokens of each, and where to put them. About four minutes on two cores.
+# The demo: models, training tokens of each, and where to put them. Four to six minutes on two cores.
 DEMO := demo
 DEMO_SHAPES ?= 1,1^8,8
 DEMO_TOKENS ?= 1M
