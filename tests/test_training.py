@@ -10,12 +10,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ from frailt.training.depth import passes_at
 from frailt.training.device import choose_precision
 from frailt.training.loop import Training
 from frailt.training.metrics import Metrics
-from frailt.training.optimizers import learning_rate, make_optimizer
+from frailt.training.optimizers import learning_rate, make_optimizers
 from frailt.training.presets import PRESETS, Preset
 from frailt.training.ranks import Ranks
 from frailt.training.run_folder import RunFolder
@@ -162,9 +162,11 @@ def test_damaged_nats_of_stories_give_one_clear_line(
         run.story_nats()
 
 
-@pytest.mark.parametrize("passes", ["fixed", "random"])
-def test_a_resumed_run_equals_an_uninterrupted_one(corpus: Corpus, tmp_path: Path, passes: str) -> None:
-    config = replace(TINY, passes=passes)
+@pytest.mark.parametrize(
+    "settings", [{}, {"passes": "random"}, {"optimizer": OptimizerConfig(optimizer="muon", schedule="linear")}]
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(corpus: Corpus, tmp_path: Path, settings: dict[str, Any]) -> None:
+    config = replace(TINY, **settings)
     train(config, corpus, tmp_path / "whole")
     with pytest.raises(RuntimeError, match="power"):
         train(config, corpus, tmp_path / "cut", report=Interrupting(20, RuntimeError("power failure")))
@@ -325,6 +327,16 @@ def test_a_damaged_state_gives_one_clear_line(corpus: Corpus, tmp_path: Path) ->
             train(TINY, corpus, tmp_path / "run", resume=True)
 
 
+def test_a_state_of_another_optimizer_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    muon = replace(TINY, optimizer=OptimizerConfig(optimizer="muon"))
+    for config, folder in ((TINY, "adamw"), (muon, "muon")):
+        with pytest.raises(RuntimeError):
+            train(config, corpus, tmp_path / folder, report=Interrupting(20, RuntimeError()))
+    shutil.copy(tmp_path / "adamw" / "resume.pt", tmp_path / "muon" / "resume.pt")
+    with pytest.raises(InputError, match=r"resume.pt is damaged"):
+        train(muon, corpus, tmp_path / "muon", resume=True)
+
+
 def test_a_run_is_not_overwritten_nor_mixed_with_another(corpus: Corpus, tmp_path: Path) -> None:
     first = train(TINY, corpus, tmp_path / "run")
     with pytest.raises(InputError, match="holds a run already; add --resume"):
@@ -408,24 +420,59 @@ def test_data_and_vocabulary_must_fit(corpus: Corpus, tmp_path: Path) -> None:
         train(config, corpus, tmp_path / "run")
 
 
-def test_learning_rate() -> None:
-    config = OptimizerConfig(lr=1.0, warmup=0.1)
-    rates = [learning_rate(step, 1000, config) for step in range(1000)]
-    assert rates[0] == pytest.approx(1 / 101)
-    assert max(rates) == rates[100] == 1.0
-    assert rates[550] == pytest.approx(0.5)
-    assert 0 < rates[-1] < 1e-4
-    assert rates[100:] == sorted(rates[100:], reverse=True)
+def rates(schedule: Literal["cosine", "linear", "constant"]) -> list[float]:
+    """Of 1000 steps, with a peak of 2."""
+    config = OptimizerConfig(warmup=0.1, schedule=schedule, cooldown=0.4)
+    return [learning_rate(step, 1000, config, 2.0) for step in range(1000)]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "halfway", "at_800"), [("cosine", 1.0, 0.234), ("linear", 1.0, 0.444), ("constant", 2.0, 1.0)]
+)
+def test_a_rate_climbs_to_its_peak_and_falls_to_0(
+    schedule: Literal["cosine", "linear", "constant"], halfway: float, at_800: float
+) -> None:
+    of = rates(schedule)
+    assert of[0] == pytest.approx(2 / 101)
+    assert max(of) == of[100] == 2.0
+    assert of[550] == pytest.approx(halfway)
+    assert of[800] == pytest.approx(at_800, abs=1e-3)
+    assert 0 < of[-1] < 0.006
+    assert of[100:] == sorted(of[100:], reverse=True)
+
+
+def test_a_cooldown_must_fit_behind_the_warmup() -> None:
+    with pytest.raises(InputError, match=r"cooldown 0\.95 and warmup 0\.1 are more than the whole run"):
+        OptimizerConfig(cooldown=0.95, warmup=0.1, schedule="constant")
 
 
 def test_only_matrices_decay_and_encodings_do_not() -> None:
-    model = FraiLT(ModelConfig(shape="1^3", dim=16, heads=2))
-    optimizer = make_optimizer(model, OptimizerConfig(weight_decay=0.1))
+    assert decays(OptimizerConfig(weight_decay=0.1)) == {torch.optim.AdamW: {"plain": 0.1, "looped": 0.1, "other": 0.1}}
+
+
+def test_muon_has_the_matrices_inside_blocks_and_adamw_the_rest() -> None:
+    found = decays(OptimizerConfig(optimizer="muon", weight_decay=0.1, looped_decay=0.5))
+    assert found == {torch.optim.Muon: {"plain": 0.1, "looped": 0.05}, torch.optim.AdamW: {"other": 0.1}}
+
+
+def decays(config: OptimizerConfig) -> dict[type, dict[str, float]]:
+    """Weight decay by optimizer: of a plain block's matrices, a looped block's, and other tensors that decay."""
+    model = FraiLT(ModelConfig(shape="1+1^3", dim=16, heads=2))
     names = {id(p): name for name, p in model.named_parameters()}
-    decay = {names[id(p)]: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    assert decay.keys() == set(names.values())
-    for name, value in decay.items():
-        assert value == (0.0 if "norm" in name or "encoding" in name else 0.1), name
+    found = defaultdict[type, dict[str, float]](dict)
+    seen = list[str]()
+    for optimizer in make_optimizers(model, config):
+        for group in optimizer.param_groups:
+            for name in (names[id(p)] for p in group["params"]):
+                seen.append(name)
+                if "norm" in name or "encoding" in name:
+                    assert type(optimizer) is torch.optim.AdamW
+                    assert group["weight_decay"] == 0.0, name
+                    continue
+                kind = "plain" if name.startswith("groups.0") else "looped" if name.startswith("groups.1") else "other"
+                assert found[type(optimizer)].setdefault(kind, group["weight_decay"]) == group["weight_decay"], name
+    assert sorted(seen) == sorted(names.values())
+    return dict(found)
 
 
 @pytest.mark.parametrize("name", PRESETS)

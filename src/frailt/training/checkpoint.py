@@ -24,9 +24,7 @@ from frailt.model.checkpoint import load_model, stored_weights
 from frailt.model.config import ModelConfig
 from frailt.model.weights import weights
 from frailt.training.device import is_out_of_memory
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""What AdamW keeps of each parameter beside its count of steps: running means of gradient and squared gradient."""
+from frailt.training.optimizers import STATE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +36,7 @@ class State:
     model: dict[str, Tensor]
     """Parameters by name, each once."""
     optimizer: dict[str, dict[str, Tensor]]
-    """By the parameters' names: ``step`` (a scalar) and ``MOMENTS``."""
+    """By the parameters' names: what its optimizer keeps of each (``optimizers.STATE``)."""
     losses: Tensor
     """Training losses of the steps since the last metrics line, float32."""
 
@@ -51,8 +49,8 @@ def write_state(path: Path, state: State) -> None:
     write_bytes(path, data.getvalue())
 
 
-def read_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> State:
-    """Read a state of a run of ``steps`` steps, and hold it against the model and optimizer that it is meant for.
+def read_state(path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], steps: int) -> State:
+    """Read a state of a run of ``steps`` steps, and hold it against the model and optimizers that it is meant for.
 
     Raises:
         InputError: it cannot be read, or does not belong to them.
@@ -64,19 +62,19 @@ def read_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, s
         weights = _mapping(stored["model"], parameters.keys())
         moments = stored["optimizer"]
         if moments.keys() == {"state", "param_groups"}:
-            numbered = dict(enumerate(parameter_order(model, optimizer)))  # As the first versions stored it.
+            numbered = dict(enumerate(parameter_order(model, optimizers[0])))  # As the first versions stored it.
             moments = {numbered[n]: of for n, of in _mapping(moments["state"], numbered).items()}
         moments = _mapping(moments, parameters.keys())
         for name, parameter in parameters.items():
             _check(weights[name], parameter.shape, parameter.dtype)
-            _mapping(moments[name], {"step", *MOMENTS})
-            _check(moments[name]["step"], (), torch.float32)
-            if moments[name]["step"].item() != step:
-                raise ValueError("steps of the optimizer")
-            for key in MOMENTS:
-                _check(moments[name][key], parameter.shape, parameter.dtype)
-            if bool((moments[name]["exp_avg_sq"] < 0).any()):
-                raise ValueError("a negative square")
+        for optimizer in optimizers:
+            for name in parameter_order(model, optimizer):
+                for key, value in _mapping(moments[name], STATE[type(optimizer)]).items():
+                    _check(value, () if key == "step" else parameters[name].shape, torch.float32)
+                    if key == "step" and value.item() != step:
+                        raise ValueError("steps of the optimizer")
+                    if key == "exp_avg_sq" and bool((value < 0).any()):
+                        raise ValueError("a negative square")
         losses: Tensor = stored.get("losses", torch.empty(0))
         _check(losses, (len(losses),), torch.float32)
         if len(losses) > step:

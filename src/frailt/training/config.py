@@ -12,25 +12,39 @@ from frailt.training.device import Precision
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerConfig:
-    """AdamW, warm-up and cosine."""
+    """Optimizer, warm-up and schedule. The defaults are those of the first versions; presets have the recipe."""
 
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: Muon for the matrices inside blocks, AdamW for embedding, head, norms and encodings."""
     lr: float = 2e-3
-    """Peak learning rate."""
+    """Peak learning rate of AdamW."""
+    muon_lr: float = 2e-2
+    """Peak learning rate of Muon."""
+    momentum: float = 0.95
+    """Decay of Muon's running mean of gradients."""
     beta1: float = 0.9
     """Decay of the gradient's running mean."""
     beta2: float = 0.95
     """Decay of the squared gradient's running mean."""
     weight_decay: float = 0.1
     """Decay of weight matrices. Norms and iteration encodings do not decay."""
+    looped_decay: float = 1.0
+    """Factor of weight_decay for the matrices of groups with more than one pass."""
     clip: float = 1.0
     """Largest norm of the whole gradient."""
     warmup: float = 0.05
-    """Share of the steps in which the rate climbs linearly from 0; it then falls to 0 along a cosine."""
+    """Share of the steps in which the rate climbs linearly from 0."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rate then falls to 0: along half a cosine, a line, or a line at the end only."""
+    cooldown: float = 0.2
+    """Share of the steps in which a constant rate falls to 0 at the end."""
 
     def __post_init__(self) -> None:
-        require(self, "lr clip", 0, above=True)
-        require(self, "beta1 beta2 warmup", 0, 1)
-        require(self, "weight_decay", 0)
+        require(self, "lr muon_lr clip cooldown", 0, above=True)
+        require(self, "beta1 beta2 momentum warmup", 0, 1)
+        require(self, "weight_decay looped_decay", 0)
+        if self.cooldown > 1 - self.warmup:
+            raise InputError(f"cooldown {self.cooldown:g} and warmup {self.warmup:g} are more than the whole run, 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

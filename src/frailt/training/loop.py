@@ -24,7 +24,7 @@ from frailt.training.device import autocast, choose_precision
 from frailt.training.interrupt import Interrupt
 from frailt.training.metrics import Metrics, draw_losses
 from frailt.training.objective import cross_entropy
-from frailt.training.optimizers import learning_rate, make_optimizer
+from frailt.training.optimizers import learning_rate, make_optimizers, set_rates
 from frailt.training.ranks import Ranks
 from frailt.training.run_folder import RunFolder
 
@@ -76,7 +76,8 @@ class Training:
         torch.manual_seed(config.seed)
         self.model = FraiLT(config.model)
         self.wrapped = ranks.wrap(self.model)
-        self.optimizer = make_optimizer(self.model, config.optimizer)
+        self.optimizers = make_optimizers(self.model, config.optimizer)
+        ranks.prepare(self.optimizers)
         if config.compile:
             compile_blocks(self.model)
         self.step = 0
@@ -93,21 +94,21 @@ class Training:
 
         def read() -> tuple[int, list[float]]:
             nonlocal state
-            state = run.load_state(self.model, self.optimizer, self.config.steps)
+            state = run.load_state(self.model, self.optimizers, self.config.steps)
             return (state.step, state.losses.tolist()) if state else (0, [])
 
         self.step, losses = self.ranks.on_rank_0(read)
         if self.step:
             self.losses = list(torch.tensor(losses, device=self.device))
             self.ranks.load_weights(self.model, state.model if state else {})
-            self.ranks.load_optimizer_state(self.model, self.optimizer, state.optimizer if state else {})
+            self.ranks.load_optimizer_state(self.model, self.optimizers, state.optimizer if state else {})
         elif self.ranks.on_rank_0(lambda: start is not None):
             self.ranks.load_weights(self.model, start.weights if start else {})
 
     def save(self, run: RunFolder) -> None:
         """Store the state to go on from."""
         weights = self.ranks.weights(self.model)
-        optimizer = self.ranks.optimizer_state(self.model, self.optimizer)
+        optimizer = self.ranks.optimizer_state(self.model, self.optimizers)
         losses = self.ranks.mean(torch.stack(self.losses)).float() if self.losses else torch.empty(0)
         self.ranks.on_rank_0(
             lambda: run.save_state(State(step=self.step, model=weights, optimizer=optimizer, losses=losses))
@@ -141,7 +142,7 @@ class Training:
                     step=self.step,
                     tokens=self.step * config.tokens_per_step,
                     loss=loss,
-                    lr=learning_rate(self.step - 1, config.steps, config.optimizer),
+                    lr=learning_rate(self.step - 1, config.steps, config.optimizer, config.optimizer.lr),
                     gradient_norm=gradient_norm,
                     tokens_per_second=round(speeds[-1]),
                 )
@@ -177,9 +178,7 @@ class Training:
         if self.device.type == "cuda":  # A copy from memory that is not pinned would wait for all work before it.
             rows = rows.pin_memory()
         rows = rows.to(self.device, non_blocking=True)
-        rate = learning_rate(self.step, config.steps, config.optimizer)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rates(self.optimizers, self.step, config.steps, config.optimizer)
         passes = passes_at(config, self.step)
         total = torch.zeros((), device=self.device)
         micro_batches = rows.chunk(config.accumulate)
@@ -193,8 +192,9 @@ class Training:
             loss.backward()
             total += loss.detach()
         self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         return total
 
     def figures(self, good: int) -> tuple[float, float]:
@@ -216,9 +216,13 @@ class Training:
     def diverged(self, loss: float, good: int) -> InputError:
         """What to say when numbers are not finite and the last good state is that of step ``good``."""
         kept = f"the state of step {good} is kept" if good else "no state was saved before"
+        optimizer = self.config.optimizer
+        rates = f"lr (now {optimizer.lr:g})"
+        if optimizer.optimizer == "muon":
+            rates += f" or muon_lr (now {optimizer.muon_lr:g})"
         return InputError(
             f"the loss is {loss} at step {self.step} and training has diverged; {kept}. "
-            f"Lower lr (now {self.config.optimizer.lr:g}) or lengthen warmup, into another --out"
+            f"Lower {rates} or lengthen warmup, into another --out"
         )
 
     def validate(self, run: RunFolder, good: int) -> float:

@@ -89,22 +89,32 @@ class Ranks:
         """As ``evaluation.loss.token_losses``, computed together; every rank gets all of them."""
         return token_losses(model, tokens)
 
+    def prepare(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        """Let new optimizers see what they need of the parameters that ``wrap`` has split."""
+
     def weights(self, model: FraiLT) -> Weights:
         """The whole parameters, for a file. Only rank 0 gets them, others an empty dictionary."""
         return stored_weights(model)
 
-    def optimizer_state(self, model: FraiLT, optimizer: torch.optim.Optimizer) -> OptimizerState:
-        """The optimizer's whole state, for a file; on rank 0."""
-        return {name: optimizer.state[parameter] for name, parameter in model.named_parameters()}
+    def optimizer_state(self, model: FraiLT, optimizers: list[torch.optim.Optimizer]) -> OptimizerState:
+        """The optimizers' whole state, for a file; on rank 0."""
+        return {
+            name: dict(optimizer.state[model.get_parameter(name)])
+            for optimizer in optimizers
+            for name in parameter_order(model, optimizer)
+        }
 
     def load_weights(self, model: FraiLT, weights: Weights) -> None:
         """Broadcast parameters from rank 0, and put them into the model. Other ranks give an empty dictionary."""
         put_weights(model, weights, "the saved model")
 
-    def load_optimizer_state(self, model: FraiLT, optimizer: torch.optim.Optimizer, state: OptimizerState) -> None:
-        """Broadcast the optimizer's state from rank 0, and put it in. Other ranks give an empty dictionary."""
-        numbered = {n: state[name] for n, name in enumerate(parameter_order(model, optimizer))}
-        optimizer.load_state_dict({"state": numbered, "param_groups": optimizer.state_dict()["param_groups"]})
+    def load_optimizer_state(
+        self, model: FraiLT, optimizers: list[torch.optim.Optimizer], state: OptimizerState
+    ) -> None:
+        """Broadcast the optimizers' state from rank 0, and put it in. Other ranks give an empty dictionary."""
+        for optimizer in optimizers:
+            numbered = {n: state[name] for n, name in enumerate(parameter_order(model, optimizer))}
+            optimizer.load_state_dict({"state": numbered, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 class Replicas(Ranks):
@@ -171,11 +181,11 @@ class Replicas(Ranks):
         )
         return {name: whole[name] for name, _ in model.named_parameters() if name in whole}
 
-    def optimizer_state(self, model: FraiLT, optimizer: torch.optim.Optimizer) -> OptimizerState:
+    def optimizer_state(self, model: FraiLT, optimizers: list[torch.optim.Optimizer]) -> OptimizerState:
         from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        whole: dict[str, Any] = get_optimizer_state_dict(model, optimizer, options=options)
+        whole: dict[str, Any] = get_optimizer_state_dict(model, optimizers, options=options)
         return whole.get("state", {})
 
     def load_weights(self, model: FraiLT, weights: Weights) -> None:
@@ -188,14 +198,20 @@ class Replicas(Ranks):
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
         set_model_state_dict(model, dict[str, Any](whole), options=options)
 
-    def load_optimizer_state(self, model: FraiLT, optimizer: torch.optim.Optimizer, state: OptimizerState) -> None:
+    def load_optimizer_state(
+        self, model: FraiLT, optimizers: list[torch.optim.Optimizer], state: OptimizerState
+    ) -> None:
         from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
 
         names = {id(parameter): name for name, parameter in model.named_parameters()}
-        groups = [group | {"params": [names[id(p)] for p in group["params"]]} for group in optimizer.param_groups]
+        groups = [
+            group | {"params": [names[id(p)] for p in group["params"]]}
+            for optimizer in optimizers
+            for group in optimizer.param_groups
+        ]
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
         whole: dict[str, Any] = {"state": state, "param_groups": groups} if self.rank == 0 else {}
-        set_optimizer_state_dict(model, optimizer, whole, options=options)
+        set_optimizer_state_dict(model, optimizers, whole, options=options)
 
 
 class Shards(Replicas):
@@ -230,6 +246,30 @@ class Shards(Replicas):
 
         assert isinstance(tensor, DTensor)
         return tensor.full_tensor()
+
+    def prepare(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        from torch.distributed.tensor import DTensor, Replicate
+
+        def gather(tensor: Tensor) -> Tensor:
+            assert isinstance(tensor, DTensor)
+            return tensor.redistribute(placements=[Replicate()])
+
+        # Muon's update of a matrix is no sum of updates of its rows. Sharded, its products would be right too, but
+        # added up in another order, in bfloat16, and with far more traffic.
+        def gather_matrices(optimizer: torch.optim.Optimizer, *_: object) -> None:
+            for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+                parameter.grad = gather(parameter.grad)
+                if state := optimizer.state[parameter]:
+                    state["momentum_buffer"] = gather(state["momentum_buffer"])
+
+        def shard_momentum(optimizer: Any, *_: object) -> None:
+            for parameter, state in optimizer.state.items():
+                state["momentum_buffer"] = state["momentum_buffer"].redistribute(placements=parameter.placements)
+
+        for optimizer in optimizers:
+            if isinstance(optimizer, torch.optim.Muon):
+                optimizer.register_step_pre_hook(gather_matrices)
+                optimizer.register_step_post_hook(shard_momentum)
 
     def token_losses(self, model: FraiLT, tokens: np.ndarray) -> np.ndarray:
         from torch.distributed.fsdp import FSDPModule

@@ -205,14 +205,14 @@ class RunFolder:
         """Store what ``--resume`` needs, atomically."""
         write_state(self.path / "resume.pt", state)
 
-    def load_state(self, model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> State | None:
+    def load_state(self, model: nn.Module, optimizers: list[torch.optim.Optimizer], steps: int) -> State | None:
         """The last stored state, with the metrics cut back to it; ``None`` if the run has not saved one.
 
         Raises:
             InputError: state or metrics are damaged; nothing has changed then.
         """
         path = self.path / "resume.pt"
-        state = read_state(path, model, optimizer, steps) if path.exists() else None
+        state = read_state(path, model, optimizers, steps) if path.exists() else None
         cut_metrics(self._metrics, state.step if state else -1)
         return state
 
