@@ -523,6 +523,12 @@ def test_random_passes_have_the_shapes_mean_and_an_upper_end() -> None:
     assert passes_at(TINY, 0) is None
 
 
+def test_late_passes_begin_after_their_share_of_the_steps() -> None:
+    config = replace(TINY, passes="late", late=0.25, model=replace(TINY.model, shape="2+1^5"))
+    assert config.steps == 20
+    assert [passes_at(config, step) for step in range(20)] == [(1, 1)] * 5 + [None] * 15
+
+
 def test_a_batch_goes_to_the_device_whole_and_is_sliced_there(corpus: Corpus) -> None:
     """Slices are not contiguous: they would be copied once more, into memory that is not pinned."""
     training = Training(replace(TINY, accumulate=2), corpus, Ranks(torch.device("cpu")))

@@ -20,7 +20,7 @@ FIXED = frozenset({"shape", "vocab_size", "context"})
 """Fields of the model that no variant sets: models that differ in them do not read the same text."""
 SIZES = frozenset({"dim", "heads", "kv_heads", "hidden_dim", "multiple_of"})
 """Fields that stand beside a model's name, in columns of their own, and not in it."""
-LOOP = frozenset({"encoding", "passes"})
+LOOP = frozenset({"encoding", "passes", "late"})
 """Settings of the passes alone, which a standard model does not have."""
 _FIELDS = frozenset(field.name for field in dataclasses.fields(ModelConfig))
 _SETTING = re.compile(r"[a-z]\w*=[\w.+-]+", re.ASCII)

@@ -63,8 +63,11 @@ class TrainConfig:
     accumulate: int = 1
     """Gradient accumulation: micro-batches that a batch is computed in, to save memory. The gradient is the whole
     batch's."""
-    passes: Literal["fixed", "random"] = "fixed"
-    """random: each step draws 1 + min(Poisson(M - 1), 3 M) passes: M on average, at most 3 M + 1."""
+    passes: Literal["fixed", "random", "late"] = "fixed"
+    """random: each step draws 1 + min(Poisson(M - 1), 3 M) passes: M on average, at most 3 M + 1. late: one pass at
+    first, M for the last part of the run."""
+    late: float = 0.6
+    """Share of the steps that late passes make with one pass."""
     precision: Precision = "auto"
     """bfloat16: matrix products in bfloat16; weights, norms and the residual stream stay float32. auto: bfloat16 on
     GPUs and x86 processors that have instructions for it, else float32. Which it was stands in the run's record, as
@@ -90,8 +93,11 @@ class TrainConfig:
             raise InputError(f"accumulate {self.accumulate} must divide batch {self.batch}")
         if not 0 <= self.seed < 2**31:
             raise InputError(f"seed is {self.seed}; it must be from 0 to {2**31 - 1}")
-        if self.passes == "random" and all(g.iterations == 1 for g in self.model.groups):
-            raise InputError(f"passes are random, but shape {self.model.shape} has only one pass; use a shape like 1^8")
+        require(self, "late", 0, 1)
+        if self.passes != "fixed" and all(g.iterations == 1 for g in self.model.groups):
+            raise InputError(
+                f"passes are {self.passes}, but shape {self.model.shape} has only one pass; use a shape like 1^8"
+            )
 
     @property
     def tokens_per_step(self) -> int:

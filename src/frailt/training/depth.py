@@ -1,7 +1,7 @@
 """How many passes a training step makes through each group.
 
-A new schedule (passes that begin late, a curriculum) is a value of ``TrainConfig.passes`` and a branch here: what a
-step does follows from config and step alone, so every rank makes the same passes and a resumed run goes on with them.
+A new schedule (a curriculum) is a value of ``TrainConfig.passes`` and a branch here: what a step does follows from
+config and step alone, so every rank makes the same passes and a resumed run goes on with them.
 """
 
 import numpy as np
@@ -18,9 +18,13 @@ def passes_at(config: TrainConfig, step: int) -> tuple[int, ...] | None:
 
     Random passes are 1 + min(Poisson(M - 1), 3 M) for a group of M > 1 passes: from 1 to 3 M + 1. Their mean is M (the
     cap takes away less than a thousandth), so the shape's effective depth is also what a step costs on average.
+
+    Late passes cost a shallow model's time for most of the run, and lose little (arXiv 2511.07384).
     """
     if config.passes == "fixed":
         return None
+    if config.passes == "late":
+        return (1,) * len(config.model.groups) if step < config.late * config.steps else None
     random = np.random.default_rng([config.seed, step])
     return tuple(
         1 + min(int(random.poisson(group.iterations - 1)), MOST * group.iterations) if group.iterations > 1 else 1
