@@ -24,8 +24,7 @@ from frailt.model import vector_math
 from frailt.model.vector_math import LOG2_E, exp2, f32, maximum
 
 WIDEST = 128
-"""Widest head that it was measured at: one and a half times as fast as torch's, at width 8 four times
-(bench/attention.py)."""
+"""Widest head that it was measured at: there one and a half times as fast as torch's (bench/attention.py)."""
 
 ROWS = 4
 """Queries that are taken together."""
@@ -57,11 +56,6 @@ def _forward(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return out, top + total.log2()
 
 
-@_forward.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    return q.new_empty(q.shape), q.new_empty(q.shape[:3])
-
-
 @torch.library.custom_op("frailt::causal_attention_backward", mutates_args=())
 def _backward(q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     q, k, v, grad = q.contiguous(), k.contiguous(), v.contiguous(), grad.contiguous()
@@ -70,20 +64,12 @@ def _backward(q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, grad: T
     return dq, dk, dv
 
 
-@_backward.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
-
-
-def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs, *output)
-
-
-def _differentiate_op(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return _backward(*ctx.saved_tensors, grad)
-
-
-_forward.register_autograd(_differentiate_op, setup_context=_save)
+_forward.register_fake(lambda q, k, v: (q.new_empty(q.shape), q.new_empty(q.shape[:3])))
+_backward.register_fake(lambda q, k, v, *_: tuple(x.new_empty(x.shape) for x in (q, k, v)))
+_forward.register_autograd(
+    lambda ctx, grad, _: _backward(*ctx.saved_tensors, grad),
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs, *output),
+)
 
 
 def causal_attention(
@@ -124,7 +110,32 @@ def _pool(threads: int, process: int) -> ThreadPoolExecutor:
 # The kernels. A head's keys and values lie transposed in tables, [piece, group, number * PITCH + position], and four
 # queries are taken at a time, so that what is loaded is used four times. The loops are written so that LLVM makes 16
 # lanes of each inner one: those over GROUP are unrolled; rows are a constant distance apart, so it can tell that they
-# do not overlap; sums over keys stay in registers.
+# do not overlap; sums over keys stay in registers, so the four numbers of the four rows are a tuple and no array.
+
+ZEROS = f32(0), f32(0), f32(0), f32(0)
+
+
+@numba.njit(inline="always", **FAST)
+def _four(table, c, j, pitch):
+    """The numbers at place j of the four rows of piece c."""
+    return table[c, j], table[c, pitch + j], table[c, 2 * pitch + j], table[c, 3 * pitch + j]
+
+
+@numba.njit(inline="always", **FAST)
+def _put(table, c, j, pitch, four):
+    table[c, j], table[c, pitch + j], table[c, 2 * pitch + j], table[c, 3 * pitch + j] = four
+
+
+@numba.njit(inline="always", **FAST)
+def _add(sums, four, x):
+    """sums + four x."""
+    return sums[0] + four[0] * x, sums[1] + four[1] * x, sums[2] + four[2] * x, sums[3] + four[3] * x
+
+
+@numba.njit(inline="always", **FAST)
+def _exp2_less(four, less):
+    """2^(four - less)."""
+    return exp2(four[0] - less[0]), exp2(four[1] - less[1]), exp2(four[2] - less[2]), exp2(four[3] - less[3])
 
 
 @numba.njit(inline="always", **FAST)
@@ -133,22 +144,12 @@ def _multiply(rows, table, products, seen):
     for c in range((seen + CHUNK - 1) // CHUNK):
         for g in range(table.shape[1]):
             for j in range(min(CHUNK, seen - c * CHUNK)):
-                s0 = s1 = s2 = s3 = f32(0)
+                sums = ZEROS
                 for d in range(GROUP):
-                    x = table[c, g, d * PITCH + j]
-                    s0 += rows[g, d] * x
-                    s1 += rows[g, GROUP + d] * x
-                    s2 += rows[g, 2 * GROUP + d] * x
-                    s3 += rows[g, 3 * GROUP + d] * x
+                    sums = _add(sums, _four(rows, g, d, GROUP), table[c, g, d * PITCH + j])
                 if g > 0:
-                    s0 += products[c, j]
-                    s1 += products[c, PITCH + j]
-                    s2 += products[c, 2 * PITCH + j]
-                    s3 += products[c, 3 * PITCH + j]
-                products[c, j] = s0
-                products[c, PITCH + j] = s1
-                products[c, 2 * PITCH + j] = s2
-                products[c, 3 * PITCH + j] = s3
+                    sums = _add(sums, _four(products, c, j, PITCH), f32(1))
+                _put(products, c, j, PITCH, sums)
 
 
 @numba.njit(inline="always", **FAST)
@@ -156,22 +157,14 @@ def _sum_up(weights, table, sums, seen):
     """sums[r, d] = sum over j of weights[r, j] table[d, j]; two d a sweep, as many as the registers hold."""
     for g in range(table.shape[1]):
         for d in range(0, GROUP, 2):
-            a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = f32(0)
+            a = b = ZEROS
             for c in range((seen + CHUNK - 1) // CHUNK):
                 for j in range(min(CHUNK, seen - c * CHUNK)):
-                    x = table[c, g, d * PITCH + j]
-                    y = table[c, g, (d + 1) * PITCH + j]
-                    a0 += weights[c, j] * x
-                    b0 += weights[c, j] * y
-                    a1 += weights[c, PITCH + j] * x
-                    b1 += weights[c, PITCH + j] * y
-                    a2 += weights[c, 2 * PITCH + j] * x
-                    b2 += weights[c, 2 * PITCH + j] * y
-                    a3 += weights[c, 3 * PITCH + j] * x
-                    b3 += weights[c, 3 * PITCH + j] * y
-            sums[g, d], sums[g, GROUP + d], sums[g, 2 * GROUP + d], sums[g, 3 * GROUP + d] = a0, a1, a2, a3
-            d += 1
-            sums[g, d], sums[g, GROUP + d], sums[g, 2 * GROUP + d], sums[g, 3 * GROUP + d] = b0, b1, b2, b3
+                    four = _four(weights, c, j, PITCH)
+                    a = _add(a, four, table[c, g, d * PITCH + j])
+                    b = _add(b, four, table[c, g, (d + 1) * PITCH + j])
+            _put(sums, g, d, GROUP, a)
+            _put(sums, g, d + 1, GROUP, b)
 
 
 @numba.njit(inline="always", **FAST)
@@ -180,14 +173,10 @@ def _spread(weights, rows, table, seen):
     for c in range((seen + CHUNK - 1) // CHUNK):
         for g in range(table.shape[1]):
             for j in range(min(CHUNK, seen - c * CHUNK)):
-                p0 = weights[c, j]
-                p1 = weights[c, PITCH + j]
-                p2 = weights[c, 2 * PITCH + j]
-                p3 = weights[c, 3 * PITCH + j]
+                p = _four(weights, c, j, PITCH)
                 for d in range(GROUP):
-                    x = p0 * rows[g, d] + p1 * rows[g, GROUP + d]
-                    x += p2 * rows[g, 2 * GROUP + d] + p3 * rows[g, 3 * GROUP + d]
-                    table[c, g, d * PITCH + j] += x
+                    q = _four(rows, g, d, GROUP)
+                    table[c, g, d * PITCH + j] += (p[0] * q[0] + p[1] * q[1]) + (p[2] * q[2] + p[3] * q[3])
 
 
 @numba.njit(inline="always", **FAST)
@@ -201,63 +190,45 @@ def _mask(weights, own, seen, value):
 @numba.njit(inline="always", **FAST)
 def _exponentiate(scores, ends, seen):
     """scores[r, j] = 2^(scores[r, j] - greatest of row r); ``ends``: the greatest of each row, then each row's sum."""
-    m0 = m1 = m2 = m3 = LEAST
+    top = LEAST, LEAST, LEAST, LEAST
     for c in range((seen + CHUNK - 1) // CHUNK):
         for j in range(min(CHUNK, seen - c * CHUNK)):
-            m0 = maximum(m0, scores[c, j])
-            m1 = maximum(m1, scores[c, PITCH + j])
-            m2 = maximum(m2, scores[c, 2 * PITCH + j])
-            m3 = maximum(m3, scores[c, 3 * PITCH + j])
-    t0 = t1 = t2 = t3 = f32(0)
+            s = _four(scores, c, j, PITCH)
+            top = maximum(top[0], s[0]), maximum(top[1], s[1]), maximum(top[2], s[2]), maximum(top[3], s[3])
+    total = ZEROS
     for c in range((seen + CHUNK - 1) // CHUNK):
         for j in range(min(CHUNK, seen - c * CHUNK)):
-            e0 = exp2(scores[c, j] - m0)
-            e1 = exp2(scores[c, PITCH + j] - m1)
-            e2 = exp2(scores[c, 2 * PITCH + j] - m2)
-            e3 = exp2(scores[c, 3 * PITCH + j] - m3)
-            t0 += e0
-            t1 += e1
-            t2 += e2
-            t3 += e3
-            scores[c, j] = e0
-            scores[c, PITCH + j] = e1
-            scores[c, 2 * PITCH + j] = e2
-            scores[c, 3 * PITCH + j] = e3
-    ends[0], ends[1], ends[2], ends[3] = m0, m1, m2, m3
-    ends[4], ends[5], ends[6], ends[7] = t0, t1, t2, t3
+            e = _exp2_less(_four(scores, c, j, PITCH), top)
+            total = _add(total, e, f32(1))
+            _put(scores, c, j, PITCH, e)
+    _put(ends, 0, 0, 1, top)
+    _put(ends, 1, 0, 1, total)
 
 
 @numba.njit(inline="always", **FAST)
-def _slope(scores, slopes, ends, seen):
-    """scores = 2^(scores - ends[r]), the softmax's weights again; slopes = weights (slopes - ends[ROWS + r])."""
-    m0, m1, m2, m3 = ends[0], ends[1], ends[2], ends[3]
-    g0, g1, g2, g3 = ends[4], ends[5], ends[6], ends[7]
+def _slope(scores, slopes, logs, gains, seen):
+    """scores = 2^(scores - logs[r]), the softmax's weights again; slopes = weights (slopes - gains[r])."""
     for c in range((seen + CHUNK - 1) // CHUNK):
         for j in range(min(CHUNK, seen - c * CHUNK)):
-            e0 = exp2(scores[c, j] - m0)
-            e1 = exp2(scores[c, PITCH + j] - m1)
-            e2 = exp2(scores[c, 2 * PITCH + j] - m2)
-            e3 = exp2(scores[c, 3 * PITCH + j] - m3)
-            scores[c, j] = e0
-            scores[c, PITCH + j] = e1
-            scores[c, 2 * PITCH + j] = e2
-            scores[c, 3 * PITCH + j] = e3
-            slopes[c, j] = e0 * (slopes[c, j] - g0)
-            slopes[c, PITCH + j] = e1 * (slopes[c, PITCH + j] - g1)
-            slopes[c, 2 * PITCH + j] = e2 * (slopes[c, 2 * PITCH + j] - g2)
-            slopes[c, 3 * PITCH + j] = e3 * (slopes[c, 3 * PITCH + j] - g3)
+            e, s = _exp2_less(_four(scores, c, j, PITCH), logs), _four(slopes, c, j, PITCH)
+            s = s[0] - gains[0], s[1] - gains[1], s[2] - gains[2], s[3] - gains[3]
+            _put(scores, c, j, PITCH, e)
+            _put(slopes, c, j, PITCH, (e[0] * s[0], e[1] * s[1], e[2] * s[2], e[3] * s[3]))
 
 
 @numba.njit(inline="always", **FAST)
-def _transpose(x, scale, table):
-    """table[d, j] = x[j, d] scale."""
+def _table(x, scale):
+    """table[d, j] = x[j, d] scale; zeros where the head is no whole number of groups, and past the last key."""
+    chunks, groups = (x.shape[0] + CHUNK - 1) // CHUNK, (x.shape[1] + GROUP - 1) // GROUP
+    table = np.zeros((chunks, groups, GROUP * PITCH), f32)
     for j in range(x.shape[0]):
         for d in range(x.shape[1]):
             table[j // CHUNK, d // GROUP, d % GROUP * PITCH + j % CHUNK] = x[j, d] * scale
+    return table
 
 
 @numba.njit(inline="always", **FAST)
-def _transpose_back(table, scale, x):
+def _read_back(table, scale, x):
     """x[j, d] = table[d, j] scale."""
     for j in range(x.shape[0]):
         for d in range(x.shape[1]):
@@ -282,18 +253,12 @@ def _attend(q, k, v, out, top, total, scale, first, last):
     _, heads, time, width = q.shape
     kv_heads = k.shape[1]
     share = heads // kv_heads  # Query heads for each head of keys and values.
-    chunks = (time + CHUNK - 1) // CHUNK
-    groups = (width + GROUP - 1) // GROUP
     for task in range(first, last):
-        b = task // kv_heads
-        g = task % kv_heads
-        keys = np.zeros((chunks, groups, GROUP * PITCH), f32)
-        values = np.zeros((chunks, groups, GROUP * PITCH), f32)
-        _transpose(k[b, g], scale * LOG2_E, keys)
-        _transpose(v[b, g], f32(1), values)
-        weights = np.empty((chunks, ROWS * PITCH), f32)
-        rows = np.empty((groups, ROWS * GROUP), f32)
-        ends = np.empty(2 * ROWS, f32)
+        b, g = task // kv_heads, task % kv_heads
+        keys, values = _table(k[b, g], scale * LOG2_E), _table(v[b, g], f32(1))
+        weights = np.empty((len(keys), ROWS * PITCH), f32)
+        rows = np.empty((keys.shape[1], ROWS * GROUP), f32)
+        ends = np.empty((2, ROWS), f32)
         for h in range(g * share, (g + 1) * share):
             for i in range(0, time, ROWS):
                 seen = (i + ROWS + LANES - 1) // LANES * LANES
@@ -303,10 +268,9 @@ def _attend(q, k, v, out, top, total, scale, first, last):
                 _exponentiate(weights, ends, seen)
                 _sum_up(weights, values, rows, seen)
                 for r in range(min(ROWS, time - i)):
-                    top[b, h, i + r] = ends[r]
-                    total[b, h, i + r] = ends[ROWS + r]
+                    top[b, h, i + r], total[b, h, i + r] = ends[0, r], ends[1, r]
                     for d in range(width):
-                        out[b, h, i + r, d] = rows[d // GROUP, r * GROUP + d % GROUP] / ends[ROWS + r]
+                        out[b, h, i + r, d] = rows[d // GROUP, r * GROUP + d % GROUP] / ends[1, r]
 
 
 @compiled(vector_math, nogil=True, **FAST)
@@ -314,40 +278,31 @@ def _differentiate(q, k, v, out, lse, grad, dq, dk, dv, scale, first, last):
     """Gradients, four queries at a time: dv += p grad, ds = p (grad v - grad out), dq = ds k, dk += ds q."""
     _, heads, time, width = q.shape
     kv_heads = k.shape[1]
-    share = heads // kv_heads  # Query heads for each head of keys and values.
-    chunks = (time + CHUNK - 1) // CHUNK
-    groups = (width + GROUP - 1) // GROUP
+    share = heads // kv_heads
     for task in range(first, last):
-        b = task // kv_heads
-        g = task % kv_heads
-        keys = np.zeros((chunks, groups, GROUP * PITCH), f32)
-        values = np.zeros((chunks, groups, GROUP * PITCH), f32)
-        dkeys = np.zeros((chunks, groups, GROUP * PITCH), f32)
-        dvalues = np.zeros((chunks, groups, GROUP * PITCH), f32)
-        _transpose(k[b, g], scale * LOG2_E, keys)
-        _transpose(v[b, g], f32(1), values)
-        weights = np.empty((chunks, ROWS * PITCH), f32)
-        slopes = np.empty((chunks, ROWS * PITCH), f32)
-        rows = np.empty((groups, ROWS * GROUP), f32)
-        grads = np.empty((groups, ROWS * GROUP), f32)
-        sums = np.empty((groups, ROWS * GROUP), f32)
-        ends = np.zeros(2 * ROWS, f32)
+        b, g = task // kv_heads, task % kv_heads
+        keys, values = _table(k[b, g], scale * LOG2_E), _table(v[b, g], f32(1))
+        dkeys, dvalues = np.zeros_like(keys), np.zeros_like(values)
+        weights = np.empty((len(keys), ROWS * PITCH), f32)
+        slopes = np.empty_like(weights)
+        rows = np.empty((keys.shape[1], ROWS * GROUP), f32)
+        grads, sums = np.empty_like(rows), np.empty_like(rows)
+        ends = np.empty((2, ROWS), f32)
         for h in range(g * share, (g + 1) * share):
             for i in range(0, time, ROWS):
                 seen = (i + ROWS + LANES - 1) // LANES * LANES
                 there = min(ROWS, time - i)
-                ends[:] = f32(0)  # Rows past the end have scores of 0, and must not meet those of the rows before.
+                ends[:, :] = f32(0)  # Rows past the end have scores of 0, and must not meet those of the rows before.
                 _take(q[b, h], i, rows)
                 _take(grad[b, h], i, grads)
                 for r in range(there):
-                    ends[r] = lse[b, h, i + r]
                     gain = f32(0)
                     for d in range(width):
                         gain += out[b, h, i + r, d] * grad[b, h, i + r, d]
-                    ends[ROWS + r] = gain
+                    ends[0, r], ends[1, r] = lse[b, h, i + r], gain
                 _multiply(rows, keys, weights, seen)
                 _multiply(grads, values, slopes, seen)
-                _slope(weights, slopes, ends, seen)
+                _slope(weights, slopes, _four(ends, 0, 0, 1), _four(ends, 1, 0, 1), seen)
                 _mask(weights, i, seen, f32(0))
                 _mask(slopes, i, seen, f32(0))
                 _sum_up(slopes, keys, sums, seen)
@@ -356,5 +311,5 @@ def _differentiate(q, k, v, out, lse, grad, dq, dk, dv, scale, first, last):
                 for r in range(there):
                     for d in range(width):
                         dq[b, h, i + r, d] = sums[d // GROUP, r * GROUP + d % GROUP] / LOG2_E
-        _transpose_back(dkeys, scale, dk[b, g])
-        _transpose_back(dvalues, f32(1), dv[b, g])
+        _read_back(dkeys, scale, dk[b, g])
+        _read_back(dvalues, f32(1), dv[b, g])
