@@ -51,6 +51,17 @@ def test_code_on_disk_is_used_until_what_it_calls_changes(tmp_path: Path, cache:
     assert len(list(function.iterdir())) == 1, "nothing is left of earlier sources"
 
 
+@pytest.mark.parametrize(("owner", "name"), [(sys.implementation, "cache_tag"), (sys, "prefix")])
+def test_pythons_that_share_a_cache_leave_each_other_their_code(
+    tmp_path: Path, owner: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    functions = []
+    for value in ("one", "other", "one", "other"):
+        monkeypatch.setattr(owner, name, value)
+        functions.append(outer(tmp_path))
+    assert [called(function) for function in functions] == [(2, 0), (2, 0), (2, 1), (2, 1)]
+
+
 @pytest.mark.parametrize("damage", ["empty", "cut", "one bit", "another file"])
 def test_damaged_code_counts_as_none_and_is_written_anew(tmp_path: Path, cache: Path, damage: str) -> None:
     assert called(outer(tmp_path)) == (2, 0)

@@ -52,11 +52,13 @@ class CodeCache(FunctionCache):
     def __init__(self, function: Callable[..., Any], modules: tuple[ModuleType, ...]) -> None:
         self._py_func = function
         source = Path(function.__code__.co_filename)
-        digest = hashlib.sha256(repr([version("numba"), version("llvmlite"), sys.implementation.cache_tag]).encode())
+        digest = hashlib.sha256(repr([version("numba"), version("llvmlite")]).encode())
         for file in (source, *(Path(str(module.__file__)) for module in modules)):
             digest.update(file.read_bytes())
-        # Each installation has a folder for each function, which holds the code of its present sources and no other.
-        place = hashlib.sha256(bytes(source.resolve())).hexdigest()[:8]
+        # Each function has a folder in each installation and for each Python that runs it, since several may share a
+        # checkout. It holds the code of the present sources and no other.
+        user = (str(source.resolve()), sys.prefix, sys.implementation.cache_tag)
+        place = hashlib.sha256(repr(user).encode()).hexdigest()[:8]
         given = os.environ.get("NUMBA_CACHE_DIR")
         base = Path(given) / "frailt" if given else user_cache() / "compiled"
         self._folder = base / f"{source.stem}.{function.__name__}-{place}" / digest.hexdigest()[:16]
