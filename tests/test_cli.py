@@ -452,10 +452,26 @@ def test_story_says_where_passes_go_beyond_the_shape(run: Run, home: Path) -> No
     options = ("story", "--model", "runs/mine", "--max-tokens", "1", "--passes")
     assert run(*options, "3")[2] == ""
     assert run(*options, "4")[2].startswith("more passes than shape 1^3 has;")
-    assert run(*options, "3", "--exit", "l2:0.15")[2] == ""
     assert run(*options, "2", "--exit", "l2:0.15")[2].startswith(
         "--exit changes nothing: by this rule no token leaves 1^3"
     )
+
+
+def test_story_says_where_exits_meet_a_model_that_did_not_learn_them(run: Run, home: Path, tmp_path: Path) -> None:
+    saved = shutil.copytree(home / "runs" / "mine", tmp_path / "saved")
+    options = ("story", "--model", str(saved), "--max-tokens", "1")
+    note = "this model was trained with fixed passes; --exit is for those of --passes random\n"
+    assert run(*options)[2] == ""
+    assert run(*options, "--exit", "l2:0.15")[2] == note
+    record = json.loads((saved / "run.json").read_text())
+    del record["config"]["passes"]  # An early version had no others.
+    (saved / "run.json").write_text(json.dumps(record))
+    assert run(*options, "--exit", "l2:0.15")[2] == note
+    record["config"]["passes"] = "random"
+    (saved / "run.json").write_text(json.dumps(record))
+    assert run(*options, "--exit", "l2:0.15")[2] == ""
+    (saved / "run.json").unlink()
+    assert run(*options, "--exit", "l2:0.15")[2] == ""
 
 
 def test_info(run: Run, home: Path) -> None:

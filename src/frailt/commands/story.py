@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from frailt.files import read_json
 from frailt.model.shape import Shape
 from frailt.options import Words, parse, passes, write
 
@@ -42,18 +43,14 @@ def run(args: list[str]) -> None:
 
     command = parse(Command, "story", args, __doc__)
     announce_compiling()
-    storyteller = load(
-        command.model or _default_model(), tokenizer=command.tokenizer, device=command.device, weights=command.weights
-    )
+    model = command.model or _default_model()
+    storyteller = load(model, tokenizer=command.tokenizer, device=command.device, weights=command.weights)
     iterations = passes(command.passes)
     early_exit = EarlyExit.parse(command.exit) if command.exit is not None else None
     _note_passes(storyteller.config, iterations, early_exit)
-    pieces = storyteller.stream(
-        command.beginning,
-        command.sampling,
-        iterations=iterations,
-        early_exit=early_exit,
-    )
+    if early_exit is not None and _trained_with_fixed_passes(model):
+        print("this model was trained with fixed passes; --exit is for those of --passes random", file=sys.stderr)
+    pieces = storyteller.stream(command.beginning, command.sampling, iterations=iterations, early_exit=early_exit)
     write(command.beginning.rstrip(" ") + next(pieces, ""))
     for piece in pieces:
         write(piece)
@@ -91,3 +88,10 @@ def _note_passes(
         )
     if early_exit is not None and not any(early_exit.groups(shape, counts)):
         print(f"--exit changes nothing: by this rule no token leaves {shape} early", file=sys.stderr)
+
+
+def _trained_with_fixed_passes(model: Path) -> bool:
+    """As far as its run's record says."""
+    record = model / "run.json"
+    config = read_json(record).get("config") if record.is_file() else None
+    return isinstance(config, dict) and config.get("passes", "fixed") == "fixed"
