@@ -31,7 +31,7 @@ class PlainLlama:
     """``None``: tied to the embedding."""
     norm: Array
     layers: tuple[dict[str, Array], ...]
-    """By the names of ``operations.LLAMA_BLOCK``."""
+    """By the names of ``weights.llama_block``."""
     biases: tuple[Array, ...] | None
     """Of each layer's feed-forward output, shape ``(dim,)``; ``None``: nowhere any."""
 
@@ -43,9 +43,9 @@ def plain_llama(model: StoredModel, iterations: int | tuple[int, ...] | None = N
         InputError: the iterations do not fit the shape, or the model does what Llama cannot.
     """
     config, weights = model
-    blocks = llama_blocks(config, weights, "a Llama")
-    layers = [{name: as_float32(array) for name, array in block.llama.items()} for block in blocks]
-    steps = list(unrolled(config, [block.encoding for block in blocks], config.passes(iterations), "a Llama"))
+    blocks, encodings = llama_blocks(config, weights, "a Llama")
+    layers = [{name: as_float32(array) for name, array in block.items()} for block in blocks]
+    steps = list(unrolled(config, encodings, config.passes(iterations), "a Llama"))
     embedding = as_float32(weights["embedding.weight"])
     head = None if config.tied else as_float32(weights["head.weight"])
     biases = None

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 from frailt.model.config import ModelConfig
-from frailt.model.weights import weights
+from frailt.model.weights import llama_block, weights
 
 BYTES = 4
 """Bytes of a float32."""
@@ -34,7 +34,7 @@ class Counts:
 def count(config: ModelConfig, *, iterations: tuple[int, ...] | None = None) -> Counts:
     """Count a model, with its own passes or with ``iterations`` of each group."""
     d, vocab, kv = config.dim, config.vocab_size, _kv_dim(config)
-    matrices = 2 * d * d + 2 * d * kv + 3 * d * config.feed_forward_dim
+    matrices = sum(math.prod(weight.shape) for weight in llama_block(config).values() if len(weight.shape) > 1)
     depth = sum(g.blocks * m for g, m in zip(config.groups, config.passes(iterations), strict=True))
     return Counts(
         parameters=sum(math.prod(weight.shape) for weight in weights(config).values()),

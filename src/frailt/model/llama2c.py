@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from frailt.errors import InputError
 from frailt.model.config import ModelConfig
+from frailt.model.weights import llama_block
 
 HEADER = struct.Struct("<7i")
 
@@ -42,18 +43,10 @@ def read_llama2c(path: Path) -> tuple[ModelConfig, dict[str, NDArray[Any]]]:
         )
     except InputError as error:
         raise InputError(f"{path} is not a llama2.c checkpoint: its header reads {header}, and {error}") from None
-    head_dim = dim // heads
+    head_dim, block = dim // heads, llama_block(config)
     sizes = {
         "embedding.weight": (config.vocab_size, dim),
-        "attention_norm.weight": (layers, dim),
-        "attention.wq.weight": (layers, dim, dim),
-        "attention.wk.weight": (layers, kv_heads * head_dim, dim),
-        "attention.wv.weight": (layers, kv_heads * head_dim, dim),
-        "attention.wo.weight": (layers, dim, dim),
-        "feed_forward_norm.weight": (layers, dim),
-        "feed_forward.w1.weight": (layers, hidden, dim),
-        "feed_forward.w2.weight": (layers, dim, hidden),
-        "feed_forward.w3.weight": (layers, hidden, dim),
+        **{name: (layers, *weight.shape) for name, weight in block.items()},
         "norm.weight": (dim,),
         "rotary tables": (2, context, head_dim // 2),
         **({} if config.tied else {"head.weight": (config.vocab_size, dim)}),
@@ -64,28 +57,25 @@ def read_llama2c(path: Path) -> tuple[ModelConfig, dict[str, NDArray[Any]]]:
     tensors: dict[str, NDArray[Any]] = {}
     offset = HEADER.size
     for name, size in sizes.items():
-        count = math.prod(size)
-        if name != "rotary tables":
-            array = np.fromfile(path, "<f4", count, offset=offset).reshape(size)
-            if name in ("attention.wq.weight", "attention.wk.weight"):
-                array = halves_from_neighbours(array, head_dim)
-            if name in ("embedding.weight", "norm.weight", "head.weight"):
-                tensors[name] = array
-            else:
-                tensors |= {f"groups.0.blocks.{i}.{name}": array[i] for i in range(layers)}
-        offset += 4 * count
+        array = np.fromfile(path, "<f4", math.prod(size), offset=offset).reshape(size)
+        offset += array.nbytes
+        if name in ("attention.wq.weight", "attention.wk.weight"):
+            array = halves_from_neighbours(array, head_dim)
+        if name in block:
+            tensors |= {f"groups.0.blocks.{i}.{name}": array[i] for i in range(layers)}
+        else:
+            tensors[name] = array
+    del tensors["rotary tables"]
     return config, tensors
 
 
 def halves_from_neighbours(weight: NDArray[Any], head_dim: int) -> NDArray[Any]:
     """Reorder the rows of wq or wk from rotary pairs (0,1), (2,3), ... to pairs half a head apart."""
-    *layers, rows, dim = weight.shape
-    pairs = weight.reshape(*layers, rows // head_dim, head_dim // 2, 2, dim)
-    return pairs.swapaxes(-3, -2).reshape(weight.shape)
+    pairs = weight.reshape(-1, head_dim // 2, 2, weight.shape[-1])
+    return pairs.swapaxes(1, 2).reshape(weight.shape)
 
 
 def neighbours_from_halves(weight: NDArray[Any], head_dim: int) -> NDArray[Any]:
     """The inverse of ``halves_from_neighbours``, for programs that turn neighbours (llama2.c, llama.cpp)."""
-    *layers, rows, dim = weight.shape
-    pairs = weight.reshape(*layers, rows // head_dim, 2, head_dim // 2, dim)
-    return pairs.swapaxes(-3, -2).reshape(weight.shape)
+    pairs = weight.reshape(-1, 2, head_dim // 2, weight.shape[-1])
+    return pairs.swapaxes(1, 2).reshape(weight.shape)

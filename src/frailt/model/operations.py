@@ -6,7 +6,7 @@ does not know, since leaving it out would give another model without a word. Nee
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from frailt.errors import InputError, excerpt
 from frailt.model.config import ModelConfig
 from frailt.model.encodings import encoding_of, encoding_vector
 from frailt.model.stored import as_float32
+from frailt.model.weights import llama_block
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,30 +57,9 @@ def operations(config: ModelConfig, passes: tuple[int, ...]) -> Iterator[Operati
         start += group.blocks
 
 
-LLAMA_BLOCK = (
-    "attention_norm.weight",
-    "attention.wq.weight",
-    "attention.wk.weight",
-    "attention.wv.weight",
-    "attention.wo.weight",
-    "feed_forward_norm.weight",
-    "feed_forward.w1.weight",
-    "feed_forward.w2.weight",
-    "feed_forward.w3.weight",
-)
-"""What ``llama_blocks`` knows. Written out, so that a tensor that is new in ``weights`` is refused there."""
-
-
-class BlockTensors(NamedTuple):
-    """The stored tensors of one block by their names within it."""
-
-    llama: dict[str, NDArray[Any]]
-    """Those of ``LLAMA_BLOCK``."""
-    encoding: dict[str, NDArray[np.float32]]
-    """Those of its iteration encoding, if it has learned ones."""
-
-
-def llama_blocks(config: ModelConfig, tensors: Mapping[str, NDArray[Any]], reader: str) -> list[BlockTensors]:
+def llama_blocks(
+    config: ModelConfig, tensors: Mapping[str, NDArray[Any]], reader: str
+) -> tuple[list[dict[str, NDArray[Any]]], list[dict[str, NDArray[np.float32]]]]:
     """The blocks of a model in order, for a program that can compute Llama's blocks and nothing else.
 
     Args:
@@ -87,26 +67,25 @@ def llama_blocks(config: ModelConfig, tensors: Mapping[str, NDArray[Any]], reade
         tensors: of the whole model.
         reader: the program, for messages.
 
+    Returns:
+        Of each block the tensors of ``weights.llama_block``, and those that its iteration encoding has learned.
+
     Raises:
         InputError: the model has other tensors too; without them ``reader`` would compute something else.
     """
-    rest = {
-        name: array for name, array in tensors.items() if name not in ("embedding.weight", "norm.weight", "head.weight")
-    }
-    blocks = []
+    rest = dict(tensors)
+    for name in ("embedding.weight", "norm.weight", "head.weight"):
+        rest.pop(name, None)
+    blocks, encodings = [], []
     for n, group in enumerate(config.groups):
         for l in range(group.blocks):  # noqa: E741 (the paper's l)
             prefix = f"groups.{n}.blocks.{l}."
-            encoding = [name for name in rest if name.startswith(f"{prefix}encoding.")]
-            blocks.append(
-                BlockTensors(
-                    {name: rest.pop(prefix + name) for name in LLAMA_BLOCK},
-                    {name.removeprefix(f"{prefix}encoding."): as_float32(rest.pop(name)) for name in encoding},
-                )
-            )
+            blocks.append({name: rest.pop(prefix + name) for name in llama_block(config)})
+            learned = [name for name in rest if name.startswith(f"{prefix}encoding.")]
+            encodings.append({name.removeprefix(f"{prefix}encoding."): as_float32(rest.pop(name)) for name in learned})
     for name in rest:
         raise InputError(f"{reader} cannot use the tensor {excerpt(name)}; run this model in torch")
-    return blocks
+    return blocks, encodings
 
 
 def unrolled(
@@ -116,7 +95,7 @@ def unrolled(
 
     Args:
         config: of the model.
-        learned: the tensors of each block's encoding, from ``llama_blocks``.
+        learned: the encodings' tensors, from ``llama_blocks``.
         passes: through each group.
         reader: the program, for messages.
 

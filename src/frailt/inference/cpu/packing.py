@@ -35,7 +35,7 @@ class Packed:
     """Shape ``(blocks + 1, 8)``: place and row number of each block's four matrices, then those of the head."""
     norms: NDArray[np.float32]
     """Shape ``(2 blocks + 1, dim)``: gains of each block's two norms, and of the last norm."""
-    encodings: tuple[dict[str, NDArray[np.float32]], ...]
+    encodings: list[dict[str, NDArray[np.float32]]]
     """The learned tensors of each block's iteration encoding, by name."""
 
     @property
@@ -63,10 +63,9 @@ def pack(stored: StoredModel, kind: Weights = "auto") -> Packed:
     config, tensors = stored
     if kind == "auto":
         kind = "bfloat16" if tensors["embedding.weight"].dtype == BFLOAT16 else "float32"
-    blocks = llama_blocks(config, tensors, READER)
-    encodings = tuple(block.encoding for block in blocks)
+    blocks, encodings = llama_blocks(config, tensors, READER)
     list(unrolled(config, encodings, config.passes(), READER))  # What cannot be computed is refused now.
-    matrices = [[tensors["embedding.weight"]], *(_matrices(block.llama, config) for block in blocks)]
+    matrices = [[tensors["embedding.weight"]], *(_matrices(block, config) for block in blocks)]
     if not config.tied:
         matrices.append([tensors["head.weight"]])
     places = []
@@ -90,9 +89,7 @@ def pack(stored: StoredModel, kind: Weights = "auto") -> Packed:
                 matrix = as_bfloat16(as_float32(matrix))
             lines = interleaved(matrix)
             weights[at : at + lines.size] = lines.ravel()
-    gains = [
-        as_float32(block.llama[f"{norm}_norm.weight"]) for block in blocks for norm in ("attention", "feed_forward")
-    ]
+    gains = [as_float32(block[f"{norm}_norm.weight"]) for block in blocks for norm in ("attention", "feed_forward")]
     return Packed(
         config=config,
         weights=weights,
