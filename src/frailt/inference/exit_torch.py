@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from frailt.inference.exit_rule import EarlyExit
@@ -48,58 +48,54 @@ def step(
     Raises:
         InputError: the cache is full, iterations do not fit, or the shape has only one pass.
     """
-    shape = Shape.parse(model.config.shape)
-    passes = shape.passes(iterations)
-    may_leave = early_exit.groups(shape, passes)
+    passes = model.config.passes(iterations)
+    may_leave = early_exit.groups(Shape.parse(model.config.shape), passes)
     place = cache.length
     cache.extend(len(tokens), 1, passes, None, tokens.device)
     view = make_view(model.config, 1, place, cache.real, tokens.device)
     x = model.embedding(tokens[:, None])
     done = torch.tensor(passes, device=tokens.device).repeat(len(tokens), 1)
     for n, group in enumerate(model.groups):
-        assert isinstance(group, Group)
         if may_leave[n]:
-            x, done[:, n] = _leave_early(model, group, x, passes[n], view, cache, n, early_exit)
+            x, done[:, n] = _leave_early(model, n, x, passes[n], view, cache, early_exit)
         else:
             x = group(x, passes[n], view, cache, n)[-1]
     return Step(model.read_out(x)[:, 0], done)
 
 
 def _leave_early(
-    model: FraiLT,
-    group: Group,
-    x: Float[Tensor, "batch 1 dim"],
-    iterations: int,
-    view: View,
-    cache: Cache,
-    index: int,
-    early_exit: EarlyExit,
+    model: FraiLT, n: int, x: Float[Tensor, "batch 1 dim"], iterations: int, view: View, cache: Cache, rule: EarlyExit
 ) -> tuple[Float[Tensor, "batch 1 dim"], Int[Tensor, " batch"]]:
-    """``Group.forward`` for rows that leave when they have converged: their last states, and after which pass."""
+    """Group n for rows that leave when they have converged: their last states, and after which pass."""
+    group = model.groups[n]
+    assert isinstance(group, Group)
     final = torch.empty_like(x)
     done = torch.full((len(x),), iterations, device=x.device)
     rows = torch.arange(len(x), device=x.device)
     kept: list[list[Tensor]] = [[] for _ in group.blocks]
     seen = None
     for m in range(1, iterations + 1):
-        slots = cache.slots_of(index, m, len(kept))
-        if len(rows):
-            row_slots = [RowsSlot(slot, newest, rows) for slot, newest in zip(slots, kept, strict=True)]
-            x = group.one_pass(x, m, view, row_slots)
-        else:
+        slots = cache.slots_of(n, m, len(kept))
+        if not len(rows):
             for slot, newest in zip(slots, kept, strict=True):
                 slot.append(*newest)
-        if not len(rows) or m == iterations or m + 1 < early_exit.least:
             continue
-        before, seen = seen, _seen(model, x, early_exit)
+        x = group.one_pass(x, m, view, [RowsSlot(*both, rows) for both in zip(slots, kept, strict=True)])
+        if m == iterations or m + 1 < rule.least:
+            continue
+        before, seen = seen, x[:, 0] if rule.criterion == "l2" else model.read_out(x)[:, 0].log_softmax(-1)
         if before is None:
             continue
-        leaving = _change(before, seen, early_exit) < early_exit.threshold
-        if not leaving.any():
-            continue
-        final[rows[leaving]], done[rows[leaving]] = x[leaving], m
+        if rule.criterion == "l2":
+            change = (seen - before).norm(dim=-1) / seen.norm(dim=-1)
+        else:
+            change = F.kl_div(before, seen, reduction="none", log_target=True).sum(-1)
+        leaving = change < rule.threshold
         staying = ~leaving
-        rows, x, seen, view = rows[staying], x[staying], seen[staying], _of_rows(view, staying)
+        final[rows[leaving]], done[rows[leaving]] = x[leaving], m
+        rows, x, seen = rows[staying], x[staying], seen[staying]
+        if view.mask is not None:  # Then each row has a view of its own.
+            view = View(view.cos[staying], view.sin[staying], view.mask[staying])
     final[rows] = x
     return final, done
 
@@ -127,21 +123,3 @@ class RowsSlot(Slot):
             held[self.rows] = new
         keys, values = self.slot.append(*self.kept)
         return keys[self.rows], values[self.rows]
-
-
-def _seen(model: FraiLT, x: Float[Tensor, "rows 1 dim"], early_exit: EarlyExit) -> Float[Tensor, "rows n"]:
-    """What the criterion compares: states, or the logarithms of predictions."""
-    return x[:, 0] if early_exit.criterion == "l2" else model.read_out(x)[:, 0].log_softmax(-1)
-
-
-def _change(
-    before: Float[Tensor, "rows n"], now: Float[Tensor, "rows n"], early_exit: EarlyExit
-) -> Float[Tensor, " rows"]:
-    if early_exit.criterion == "l2":
-        return (now - before).norm(dim=-1) / now.norm(dim=-1)
-    return F.kl_div(before, now, reduction="none", log_target=True).sum(-1)
-
-
-def _of_rows(view: View, rows: Bool[Tensor, " batch"]) -> View:
-    """The view of some rows, where rows have views of their own."""
-    return view if view.mask is None else View(view.cos[rows], view.sin[rows], view.mask[rows])

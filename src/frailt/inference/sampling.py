@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from frailt.configs import require
 from frailt.errors import InputError
 
 
@@ -27,18 +28,12 @@ class Sampling:
     """Equal seeds and prompts give equal texts."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:
-            raise InputError(f"temperature is {self.temperature}; it must be at least 0 and finite")
-        for name in ("top_k", "max_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; it must be at least 1")
+        require(self, "temperature seed", 0)
+        require(self, "top_k max_tokens", 1)
         for name in ("top_p", "min_p"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
                 raise InputError(f"{name} is {value}; it must be above 0 and at most 1")
-        if self.seed < 0:
-            raise InputError(f"seed is {self.seed}; it must not be negative")
 
 
 def probabilities(logits: Float[np.ndarray, "batch vocab"], sampling: Sampling) -> Float[np.ndarray, "batch vocab"]:

@@ -4,6 +4,9 @@ A block that is passed M times sees M different signals, so it needs M places: t
 (group, iteration, block).
 """
 
+from collections import defaultdict
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -16,45 +19,32 @@ SlotKey = tuple[int, int, int]
 
 
 class Slot:
-    """The keys and values that one block saw in one pass, in buffers of the cache's capacity."""
+    """The keys and values that one block saw in one pass."""
 
     def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.keys: Tensor | None = None
-        self.values: Tensor | None = None
-        self.length = 0
+        self.capacity, self.length = capacity, 0
+        self.buffer = torch.empty(0)
+        """Keys and values, ``(2, batch, kv_heads, capacity, head)``; made when the first ones come."""
 
     def append(
         self, k: Float[Tensor, "batch kv_heads time head"], v: Float[Tensor, "batch kv_heads time head"]
     ) -> tuple[Float[Tensor, "batch kv_heads keys head"], Float[Tensor, "batch kv_heads keys head"]]:
         """Store new keys and values; return all of them so far."""
-        if self.keys is None or self.values is None:
-            shape = (k.shape[0], k.shape[1], self.capacity, k.shape[3])
-            self.keys, self.values = k.new_empty(shape), v.new_empty(shape)
-        end = self.length + k.shape[2]
-        self.keys[:, :, self.length : end] = k
-        self.values[:, :, self.length : end] = v
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
-
-    def join(self, other: "Slot") -> None:
-        """Put another batch after this one; both hold equally many tokens."""
-        assert self.keys is not None
-        assert self.values is not None
-        assert other.keys is not None
-        assert other.values is not None
-        self.keys, self.values = torch.cat((self.keys, other.keys)), torch.cat((self.values, other.values))
+        if not self.buffer.numel():
+            self.buffer = k.new_empty((2, *k.shape[:2], self.capacity, k.shape[3]))
+        start, self.length = self.length, self.length + k.shape[2]
+        self.buffer[0, :, :, start : self.length] = k
+        self.buffer[1, :, :, start : self.length] = v
+        return self.buffer[0, :, :, : self.length], self.buffer[1, :, :, : self.length]
 
     def move(self, places: int) -> None:
         """Move what it holds to later places, with zeros before it, or to earlier ones, over what was there."""
-        if not places or self.keys is None or self.values is None:
+        if not places:
             return
-        end = self.length + places
-        for buffer in (self.keys, self.values):
-            held = buffer[:, :, max(0, -places) : self.length].clone()
-            buffer[:, :, : max(0, places)] = 0
-            buffer[:, :, max(0, places) : end] = held
-        self.length = end
+        held = self.buffer[:, :, :, max(0, -places) : self.length].clone()
+        self.length += places
+        self.buffer[:, :, :, : max(0, places)] = 0
+        self.buffer[:, :, :, max(0, places) : self.length] = held
 
 
 class Cache:
@@ -72,11 +62,11 @@ class Cache:
         """Which of them are text and not padding; ``None`` while nothing was padded."""
         self.passes: tuple[int, ...] | None = None
         """Passes of each group for the tokens read so far; ``None`` while it is empty."""
-        self.slots: dict[SlotKey, Slot] = {}
+        self.slots: defaultdict[SlotKey, Slot] = defaultdict(partial(Slot, capacity))
 
     def slots_of(self, group: int, m: int, blocks: int) -> list[Slot]:
         """The slots of a group's blocks in pass ``m``, made at first use."""
-        return [self.slots.setdefault((group, m, block), Slot(self.capacity)) for block in range(blocks)]
+        return [self.slots[group, m, block] for block in range(blocks)]
 
     def extend(
         self,
@@ -115,9 +105,8 @@ class Cache:
             self.real = None if self.real[:, padding:].all() else self.real[:, padding:]
         self.length -= padding
         for slot in self.slots.values():
-            if slot.keys is not None and slot.values is not None:
-                slot.keys, slot.values = slot.keys[rows], slot.values[rows]
-                slot.move(-padding)
+            slot.buffer = slot.buffer[:, rows]
+            slot.move(-padding)
 
     def join(self, other: "Cache") -> None:
         """Put the sequences of a cache of the same model, passes and capacity after these; the shorter ones get padding
@@ -125,17 +114,15 @@ class Cache:
         length = max(self.length, other.length)
         real = []
         for cache in (self, other):
-            batch, device = next((len(s.keys), s.keys.device) for s in cache.slots.values() if s.keys is not None)
-            everything = torch.ones(batch, cache.length, dtype=torch.bool, device=device)
+            buffer = next(iter(cache.slots.values())).buffer
+            everything = torch.ones(buffer.shape[1], cache.length, dtype=torch.bool, device=buffer.device)
             real.append(F.pad(everything if cache.real is None else cache.real, (length - cache.length, 0)))
             for slot in cache.slots.values():
                 slot.move(length - cache.length)
         self.real, self.length = torch.cat(real), length
         for key, slot in self.slots.items():
-            slot.join(other.slots[key])
+            slot.buffer = torch.cat((slot.buffer, other.slots[key].buffer), dim=1)
 
     def bytes(self) -> int:
         """Memory that its buffers take."""
-        return sum(
-            buffer.nbytes for slot in self.slots.values() for buffer in (slot.keys, slot.values) if buffer is not None
-        )
+        return sum(slot.buffer.nbytes for slot in self.slots.values())
