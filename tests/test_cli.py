@@ -119,11 +119,15 @@ def test_help_needs_no_torch() -> None:
 
 STORIES = "completions beginnings held-out temperature top-k top-p min-p max-tokens seed"
 JUDGE = "judge base-url judge-temperature concurrency timeout max-calls"
+TRAINING = (
+    "tokens batch accumulate passes late precision compile device seed evaluations eval-tokens checkpoint-seconds "
+    "shape dim heads kv-heads hidden-dim multiple-of vocab-size context encoding no-tied rope-theta norm-eps optimizer "
+    "lr muon-lr momentum beta1 beta2 weight-decay looped-decay clip warmup schedule cooldown"
+)
 OPTIONS = {
     "prepare": "out text valid hub world seed tokenizer vocab-size valid-fraction",
-    "train": "preset start data out sharding resume tokens batch accumulate passes precision compile device seed "
-    "evaluations eval-tokens checkpoint-seconds shape dim heads kv-heads hidden-dim multiple-of vocab-size context "
-    "encoding no-tied rope-theta norm-eps lr beta1 beta2 weight-decay clip warmup",
+    "train": f"preset start data out sharding resume {TRAINING}",
+    "sweep": f"vary preset data out plan report minutes jobs on {TRAINING}",
     "compare": "shapes dim tokens seeds data out lr batch context heads kv-heads precision compile device",
     "reproduce": "widths shapes seeds budget data out plan report minutes jobs on lr batch context heads precision "
     "compile device",
@@ -250,6 +254,14 @@ BAD = [
     ("compare --data data --shapes 1,x", r"shape 'x' is not understood"),
     ("compare --data data --shapes 1^2:odd", r"model '1\^2:odd': encoding is 'odd', which is not of type"),
     ("compare --data data --heads 3", r"dim 64 with 3 heads gives no even head width"),
+    ("sweep --data data", r"--vary must be given, like --vary lr=1e-3,2e-3"),
+    ("sweep --vary depth=3", r"--vary 'depth=3' is not understood; write a setting and values, like lr=1e-3,2e-3"),
+    ("sweep --vary lr=1e-3,x", r"--lr 'x' is not a number"),
+    ("sweep --vary tied=true,no", r"tied is true or false, not 'true,no'"),
+    ("sweep --vary lr=1e-3 --vary optimizer.lr=2e-3", r"a setting is varied twice"),
+    ("sweep --vary lr=1e-3,0.001", r"lr has a value twice; list each once"),
+    ("sweep --data data --vary batch=4,5 --accumulate 2", r"accumulate 2 must divide batch 5"),
+    ("sweep --data data --vary seed=0 --out data", r"data holds other files and no "),
     ("reproduce --data data --budget soon", r"budget 'soon' is not understood; write tokens like 4M, or minutes like"),
     ("reproduce --data data --budget 0", r"budget is 0; it must be above 0"),
     ("reproduce --data data --widths 64,x", r"widths '64,x' are not whole numbers joined by commas"),

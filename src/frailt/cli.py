@@ -7,7 +7,7 @@ import tempfile
 import traceback
 from types import ModuleType
 
-from frailt.commands import compare, evaluate, export, info, judge, plan, prepare, reproduce, story, train
+from frailt.commands import compare, evaluate, export, info, judge, plan, prepare, reproduce, story, sweep, train
 from frailt.errors import InputError, excerpt
 from frailt.launch import rank_info
 
@@ -15,6 +15,7 @@ COMMANDS: dict[str, ModuleType] = {
     "prepare": prepare,
     "train": train,
     "compare": compare,
+    "sweep": sweep,
     "reproduce": reproduce,
     "evaluate": evaluate,
     "story": story,
@@ -30,7 +31,7 @@ LONGEST_MESSAGE = 600
 
 AFTER_CTRL_C = {
     "train": "; add --resume to go on",
-    **dict.fromkeys(("compare", "reproduce", "judge"), "; the same command goes on from here"),
+    **dict.fromkeys(("compare", "sweep", "reproduce", "judge"), "; the same command goes on from here"),
 }
 
 
