@@ -32,7 +32,6 @@ from frailt.files import sha256, write_json
 from frailt.model.frailt import FraiLT, ModelConfig
 from frailt.training.config import TrainConfig
 from frailt.training.device import autocast, choose_precision
-from frailt.training.optimizers import make_optimizer
 from frailt.training.trainer import measure_speed
 
 BATCH, CONTEXT, VOCABULARY = 4, 512, 512
@@ -66,7 +65,8 @@ def random_corpus(folder: Path) -> Corpus:
     return Corpus(folder)
 
 
-def theirs(config: TrainConfig, corpus: Corpus, attention: str) -> Step:
+def llama(config: TrainConfig, attention: str) -> Any:
+    """transformers' model of the same shape, with the same first weights as ours."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     model = LlamaForCausalLM(
@@ -85,9 +85,23 @@ def theirs(config: TrainConfig, corpus: Corpus, attention: str) -> Step:
     )
     torch.manual_seed(config.seed)
     model.load_state_dict(renamed(FraiLT(config.model)), strict=False)
+    return model.to(choose_device(config.device)).train()
+
+
+def adamw(model: Any, config: TrainConfig) -> torch.optim.AdamW:
+    """Ours for any model: matrices decay, gains do not."""
+    kinds = ([p for p in model.parameters() if (p.ndim > 1) == decays] for decays in (True, False))
+    decay = (config.optimizer.weight_decay, 0.0)
+    groups = [{"params": params, "weight_decay": each} for params, each in zip(kinds, decay, strict=True)]
+    betas = (config.optimizer.beta1, config.optimizer.beta2)
+    return torch.optim.AdamW(groups, lr=config.optimizer.lr, betas=betas, fused=True)
+
+
+def theirs(config: TrainConfig, corpus: Corpus, attention: str) -> Step:
+    """A step of transformers' model."""
     device = choose_device(config.device)
-    model.to(device).train()
-    optimizer = make_optimizer(model, config.optimizer)
+    model = llama(config, attention)
+    optimizer = adamw(model, config)
     forward = torch.compile(model) if config.compile else model
     step = 0
 
