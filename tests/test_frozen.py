@@ -1,6 +1,7 @@
 """Folders that an earlier version wrote: they load, mean the same, and go on."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,13 @@ from frailt.data.corpus import Corpus
 from frailt.evaluation.loss import stream_loss
 from frailt.files import sha256
 from frailt.model.checkpoint import load_model
+from frailt.paper.grid import GridConfig
+from frailt.paper.grid_report import write_report
+from frailt.paper.grid_results import GridResults
+from frailt.studies.cells import cell_folder, steps_done
 from frailt.studies.compare import compare
-from frailt.studies.comparison import CompareConfig
+from frailt.studies.comparison import CompareConfig, Comparison
+from frailt.studies.workers import work
 from frailt.training.provenance import provenance
 from frailt.training.run_folder import RunFolder
 from frailt.training.trainer import train
@@ -21,6 +27,9 @@ FROZEN = Path(__file__).parent / "frozen"
 COMPLETE_NATS, CUT_NATS = 2627.7712059020996, 2510.5333728790283
 CUT_WEIGHTS = "334f48167815ee89162b5abe6a2b0759f464b42c4e1f90d9ef808728f4437a83"
 """Of ``run-cut`` when the version that began it has finished it: see the README there."""
+
+NATS = {"1": 3005.307903289795, "1^2": 2875.439784049988, "1^2:none": 2963.9773054122925, "2": 2981.0627584457397}
+"""Of ``compare`` and ``grid``, which train alike."""
 
 
 @pytest.fixture
@@ -44,6 +53,18 @@ def test_a_model_is_described(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "shape 1^3+2: effective depth 5, width 16" in printed
     assert "validation loss 4.8305 after 3,008 tokens" in printed
+
+
+def test_no_curve_is_promised_where_none_was_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "--resume --shape 1^3+2 --dim 16 --heads 2 --kv-heads 1 --context 32 --batch 2 --evaluations 2"
+    words += " --tokens 3000 --lr 0.002 --precision float32"
+    run = copied("run-complete", tmp_path / "run")
+    command = ["train", *words.split(), "--data", str(FROZEN / "data"), "--out", str(run.path)]
+    assert cli.main(command) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out.endswith(" after 3,008 tokens\n")
+    (run.path / "loss.png").touch()
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out.endswith(f" after 3,008 tokens; loss curve in {run.path}/loss.png\n")
 
 
 def test_a_complete_run_is_not_trained_again(corpus: Corpus, tmp_path: Path) -> None:
@@ -72,3 +93,28 @@ def test_a_run_stands_in_a_comparison(corpus: Corpus, tmp_path: Path) -> None:
     (row,) = compare(config, corpus, tmp_path).rows
     assert row.losses[0].nats == pytest.approx(COMPLETE_NATS, rel=1e-5)
     assert sha256(run.path / "model.safetensors") == before
+
+
+def test_a_comparison_is_read_and_goes_on(corpus: Corpus, tmp_path: Path) -> None:
+    out = copied("compare", tmp_path / "compare").path
+    before = {path: sha256(path) for path in out.glob("runs/*/model.safetensors")}
+    stored = Comparison.read(out / "compare.json")
+    assert {row.name: row.losses[0].nats for row in stored.rows} == NATS
+    more = compare(replace(stored.config, shapes=("1^2", "4")), corpus, out)
+    assert [row.name for row in more.rows] == ["1^2", "4", "1", "1^2:none", "2"]
+    assert {row.name: row.losses[0].nats for row in more.rows if row.name != "4"} == pytest.approx(NATS)
+    assert before == {path: sha256(path) for path in before}
+
+
+def test_a_grid_is_read_and_goes_on(corpus: Corpus, tmp_path: Path) -> None:
+    out = copied("grid", tmp_path / "grid").path
+    stored = GridResults.read(out / "grid.json")
+    assert [run.model for run in stored.runs] == ["1", "1^2:passes=random", "2"]
+    grid = GridConfig(widths=(8,), shapes=("1", "1^2:passes=random", "2", "1^2"), base=stored.protocol)
+    assert {steps_done(cell, cell_folder(cell, corpus, out)) for cell in grid.cells()} == {10, 4}
+    work(grid.cells(), corpus.folder, out, lambda: False)
+    assert len(list(out.glob("runs/*/run.json"))) == 4
+    write_report(grid, corpus, out)
+    written = GridResults.read(out / "grid.json")
+    assert written.runs[:3] == stored.runs
+    assert written.losses.table[8]["1^2"] == pytest.approx(NATS["1^2"] / 544, rel=1e-5)

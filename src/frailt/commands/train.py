@@ -59,4 +59,6 @@ def run(args: list[str]) -> None:
     loss = f"{result.loss.nats_per_token:.4f} nats/token, {result.loss.bits_per_byte:.4f} bits/byte"
     if rank_info().rank > 0:
         return
-    print(f"{out}: validation loss {loss} after {result.tokens:,} tokens; loss curve in {out / 'loss.png'}")
+    picture = out / "loss.png"
+    curve = f"; loss curve in {picture}" if picture.is_file() else ""  # Copies and early versions may have none.
+    print(f"{out}: validation loss {loss} after {result.tokens:,} tokens{curve}")
