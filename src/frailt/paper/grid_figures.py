@@ -38,7 +38,7 @@ def draw_figures(losses: Table, out: Path, *, caption: str) -> list[Path]:
             (out / f"{name}.{ending}").unlink(missing_ok=True)
     for name, models in shown(losses).items():
         figure = new_figure(9, 4)
-        left, right = figure.subplots(1, 2, sharex=True)
+        left, right = figure.subplots(1, 2)  # Each has the widths of its own points.
         _draw(left, LOSSES, models, title="the paper")
         _draw(right, losses, models, title="here")
         right.legend(title="blocks ^ passes", fontsize=8, title_fontsize=8)
@@ -64,7 +64,7 @@ def _draw(axes: "Axes", losses: Table, models: tuple[str, ...], *, title: str) -
             linewidth=1.3,
         )
     axes.set(xscale="log", ylabel="validation loss (nats per token)", title=title)
-    axes.xaxis.set_major_locator(FixedLocator(sorted(LOSSES.keys() | losses.keys())))
+    axes.xaxis.set_major_locator(FixedLocator(sorted(losses)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.grid(alpha=0.3)
