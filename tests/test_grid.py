@@ -44,7 +44,7 @@ from frailt.paper.published import LOSSES
 from frailt.paper.verdicts import Verdict
 from frailt.reports import escape
 from frailt.studies import estimate, workers
-from frailt.studies.cells import cell_folder, label, steps_done, training_flops
+from frailt.studies.cells import cell_folder, label, labels, steps_done, training_flops
 from frailt.studies.estimate import Speed, plan_rows, plan_seconds, probe, steps_in_minutes
 from frailt.studies.sweep import SweepProgress, sweep
 from frailt.studies.workers import clear_failures, failure, run_local, work
@@ -76,8 +76,9 @@ Made = tuple[Path, list[SweepProgress]]
 
 @pytest.fixture(scope="module")
 def made(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A whole grid, trained by two workers side by side, and what was reported meanwhile."""
+    """A whole grid, and what was reported while two workers side by side trained its half: each costs a start."""
     out, looks = tmp_path_factory.mktemp("grid"), list[SweepProgress]()
+    work([cell for cell in GRID.cells() if cell.model.dim == 16], corpus.folder, out, lambda: False)
     outcome = sweep(GRID.cells(), corpus, out, jobs=2, report=looks.append)
     assert (outcome.complete, outcome.runs, outcome.failed) == (16, 16, {})
     return out, looks
@@ -152,6 +153,18 @@ def test_every_cell_is_trained_once_and_as_by_itself(made: Made, corpus: Corpus,
     cell = GRID.cells()[2]
     alone = train(cell, corpus, tmp_path / "alone")
     assert np.load(cell_folder(cell, corpus, out) / "story_nats.npy").sum() == pytest.approx(alone.loss.nats, rel=1e-6)
+
+
+def test_runs_that_differ_in_their_training_alone_have_names_of_their_own() -> None:
+    """In plans and progress; a run's folder has a hash besides."""
+    cells = replace(GRID, widths=(8,), seeds=(0,), shapes=("1", "1^2", "1^2:passes=random", "1^2:lr=0.5")).cells()
+    assert sorted(labels(cells).values()) == [
+        "d8-1-s0 lr=0.01 passes=fixed",
+        "d8-1x2-s0 lr=0.01 passes=fixed",
+        "d8-1x2-s0 lr=0.01 passes=random",
+        "d8-1x2-s0 lr=0.5 passes=fixed",
+    ]
+    assert list(labels(GRID.cells()).values()) == [label(cell) for cell in GRID.cells()]
 
 
 def test_progress_ends_at_the_whole(made: Made) -> None:
@@ -335,7 +348,8 @@ def test_a_new_setting_changes_no_name(corpus: Corpus, tmp_path: Path) -> None:
 
 
 def test_a_probe_measures_each_width(corpus: Corpus, capsys: pytest.CaptureFixture[str]) -> None:
-    speeds = probe(BASE, (8, 16), corpus, jobs={8: 1, 16: 1})
+    looped = replace(BASE, model=replace(BASE.model, shape="1^2"), passes="random")
+    speeds = probe(looped, (8, 16), corpus, jobs={8: 1, 16: 1})
     assert speeds.keys() == {8, 16}
     assert all(speed.first > 0 and speed.block >= 0 for speed in speeds.values())
     assert capsys.readouterr().err == "measuring how fast this machine trains (some seconds)\n"
@@ -503,17 +517,20 @@ def test_figures_show_what_was_run_and_nothing_else(made: Made, corpus: Corpus, 
     assert shown({64: {"1^8:none": 2.0, "(2)^4": 1.0}}) == {}
     results = GridResults.of(GRID, corpus, made[0])
     (tmp_path / "figure-5.pdf").write_bytes(b"of an earlier report")
-    drawn: list[tuple[str, list[str]]] = []
+    drawn: list[tuple[str, list[str], list[float]]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.extend(map(_labels, figure.axes)))
         paths = draw_figures(results.losses.table, tmp_path, caption="")
     assert set(tmp_path.iterdir()) == set(paths) == {tmp_path / "figure-4.png", tmp_path / "figure-4.pdf"}
     models = ["1", "1^2 (FraiLT)", "2"]
-    assert drawn == [("the paper", models), ("here", models)] * 2, "as PNG and as PDF"
+    panels = [("the paper", models, [*LOSSES]), ("here", models, [8, 16])]
+    assert drawn == panels * 2, "as PNG and as PDF"
 
 
-def _labels(axes: Axes) -> tuple[str, list[str]]:
-    return axes.get_title(), [str(line.get_label()) for line in axes.get_lines()]
+def _labels(axes: Axes) -> tuple[str, list[str], list[float]]:
+    low, high = axes.get_xlim()
+    widths = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    return axes.get_title(), [str(line.get_label()) for line in axes.get_lines()], widths
 
 
 def test_the_reports_words(report: Path, corpus: Corpus) -> None:

@@ -13,7 +13,8 @@ from frailt.cli import main
 from frailt.configs import from_json
 from frailt.data.corpus import Corpus
 from frailt.model.config import ModelConfig
-from frailt.studies.vary import SweepResult, combinations, draw_sweep, markdown, settings_of, with_settings, write_sweep
+from frailt.studies.cells import settings_of
+from frailt.studies.vary import SweepResult, combinations, draw_sweep, markdown, with_settings, write_sweep
 from frailt.studies.workers import work
 from frailt.training.config import TrainConfig
 

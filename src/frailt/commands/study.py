@@ -113,7 +113,8 @@ def _print_plan(cells: Sequence[Any], left: dict[Any, int], corpus: Any, jobs: M
         return
     budgets = sorted({cell.steps * cell.tokens_per_step for cell in cells})
     tokens = f"{budgets[0]:,}" if len(budgets) == 1 else f"{budgets[0]:,} to {budgets[-1]:,}"
+    total = clock(plan_seconds(left, speeds, corpus, jobs=jobs))
     print(
         f"{len(left)} of {len(cells)} models to train, each with {tokens} tokens; up to {max(jobs.values())} at once "
-        f"take about {clock(plan_seconds(left, speeds, corpus, jobs=jobs))} on this machine, by a short probe"
+        f"take about {total} on this machine, by the fastest of some steps: other work beside them makes it longer"
     )

@@ -13,8 +13,9 @@ from frailt.options import corpus_in, parse, parse_known
 def run(args: list[str]) -> None:
     from frailt.commands.study import Study
     from frailt.compiling import announce_compiling
+    from frailt.studies.cells import settings_of
     from frailt.studies.sweep import check_folder
-    from frailt.studies.vary import combinations, settings_of, write_sweep
+    from frailt.studies.vary import combinations, write_sweep
     from frailt.training.config import TrainConfig
     from frailt.training.presets import PRESETS, Preset
 

@@ -6,8 +6,8 @@ other data can share ``OUT``, and nothing is ever trained over.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,38 @@ from frailt.data.corpus import Corpus
 from frailt.data.manifest import Manifest
 from frailt.errors import InputError
 from frailt.evaluation.loss import Loss
+from frailt.model.config import ModelConfig
 from frailt.model.counts import count
 from frailt.model.variant import Variant
 from frailt.studies.gap import Gap, gap_closed
 from frailt.training.config import TrainConfig
 from frailt.training.run_folder import INCIDENTAL, RunFolder
 
+Settings = dict[str, Any]
+"""Values by the names of fields, of the training, its model or its optimizer."""
+
 
 def label(config: TrainConfig) -> str:
     """A run's name for people and files, from width, model and seed: ``d64-1x8-none-s0``."""
     return f"d{config.model.dim}-{Variant.of(config.model).slug}-s{config.seed}"
+
+
+def labels(configs: Iterable[TrainConfig]) -> dict[TrainConfig, str]:
+    """``label`` of each run, and the settings of the training in which the runs differ: ``d64-1-s0 lr=0.001``."""
+    named = {"seed", *INCIDENTAL, *asdict(ModelConfig())}
+    settings = {config: settings_of(config) for config in configs}
+    usual = next(iter(settings.values()), {})
+    varied = [name for name in usual.keys() - named if any(own[name] != usual[name] for own in settings.values())]
+    return {
+        config: " ".join([label(config), *(f"{name}={own[name]}" for name in sorted(varied))])
+        for config, own in settings.items()
+    }
+
+
+def settings_of(config: TrainConfig) -> Settings:
+    """All settings of a run by their names, which no two of the three configs share."""
+    stored = asdict(config)
+    return stored.pop("model") | stored.pop("optimizer") | stored
 
 
 def training_flops(config: TrainConfig) -> int:

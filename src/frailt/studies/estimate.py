@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 
 import torch
 
@@ -17,7 +16,7 @@ from frailt.data.corpus import Corpus
 from frailt.errors import InputError
 from frailt.files import read_json, write_json
 from frailt.model.counts import activation_bytes, count
-from frailt.studies.cells import cell_folder, label
+from frailt.studies.cells import cell_folder, label, labels
 from frailt.studies.workers import threads_at
 from frailt.training.config import TrainConfig
 from frailt.training.loop import VALIDATION
@@ -45,7 +44,10 @@ class Speed:
 
 
 def measure_speeds(configs: Sequence[TrainConfig], corpus: Corpus, *, rounds: int = 5) -> list[float]:
-    """Training tokens per second of each config: one step of each in turn, ``rounds`` times, medians."""
+    """Training tokens per second of each config: one step of each in turn, ``rounds`` times.
+
+    The shortest counts, since other work on the machine only makes a step longer.
+    """
     steppers = [measure_speed(config, corpus) for config in configs]
     times: list[list[float]] = [[] for _ in configs]
     for _ in range(rounds + 1):
@@ -54,14 +56,14 @@ def measure_speeds(configs: Sequence[TrainConfig], corpus: Corpus, *, rounds: in
             step()
             seconds.append(time.perf_counter() - start)
     # The first round pays for compilation and first use of memory.
-    return [c.tokens_per_step / median(seconds[1:]) for c, seconds in zip(configs, times, strict=True)]
+    return [c.tokens_per_step / min(seconds[1:]) for c, seconds in zip(configs, times, strict=True)]
 
 
 def probe(base: TrainConfig, widths: Sequence[int], corpus: Corpus, *, jobs: Mapping[int, int]) -> dict[int, Speed]:
     """Measure one and two plain blocks at each width, for a few steps in turn, and say so on stderr.
 
     Args:
-        base: the protocol; its width and shape are not used.
+        base: the protocol; its width, shape and passes are not used.
         widths: those to measure.
         corpus: text to train on.
         jobs: runs at once at each width, which share this machine's threads.
@@ -74,7 +76,8 @@ def probe(base: TrainConfig, widths: Sequence[int], corpus: Corpus, *, jobs: Map
         for dim in widths:
             torch.set_num_threads(threads_at(jobs[dim]))
             models = [replace(base.model, dim=dim, shape=shape) for shape in ("1", "2")]
-            one, two = measure_speeds([replace(base, model=model) for model in models], corpus, rounds=2)
+            plain = [replace(base, model=model, passes="fixed") for model in models]
+            one, two = measure_speeds(plain, corpus, rounds=4)
             speeds[dim] = Speed(first=1 / one, block=max(1 / two - 1 / one, 0))
     finally:
         torch.set_num_threads(before)
@@ -183,7 +186,7 @@ def plan_rows(
 
     ``left`` has the steps that are done of each: the time is that of the rest.
     """
-    rows = []
+    rows, names = [], labels(configs)
     for config in configs:
         counts = count(config.model)
         kept = activation_bytes(config.model, batch=config.batch // config.accumulate)
@@ -194,7 +197,7 @@ def plan_rows(
                 time_left += f" from step {left[config]:,} of {config.steps:,}"
         rows.append(
             (
-                label(config),
+                names[config],
                 str(config.model.depth),
                 f"{counts.parameters:,}",
                 f"{counts.flops / 1e6:.2f}",

@@ -9,7 +9,7 @@ import ray
 from ray.exceptions import RayError
 
 from frailt.errors import InputError
-from frailt.studies.cells import label
+from frailt.studies.cells import labels
 from frailt.studies.workers import POLL_SECONDS, runs_on_a_gpu, work
 from frailt.training.config import TrainConfig
 
@@ -38,7 +38,7 @@ def run_on_ray(
         ray.init(address=None, include_dashboard=False, log_to_driver=False)
     # Clocks differ between machines by less than anybody cares, monotonic ones by anything.
     until = time.time() + deadline - time.monotonic() if deadline is not None else None
-    waiting, running = list(configs), {}
+    waiting, running, names = list(configs), {}, labels(configs)
     try:
         while waiting or running:
             while waiting and (jobs is None or len(running) < jobs):
@@ -51,7 +51,7 @@ def run_on_ray(
                     ray.get(task)
                 except RayError as error:
                     last = str(error).strip().splitlines()[-1]
-                    raise InputError(f"{label(config)} was lost ({last}); the same command goes on from here") from None
+                    raise InputError(f"{names[config]} was lost ({last}); the same command goes on from here") from None
             look()
             if deadline is not None and time.monotonic() > deadline:
                 waiting.clear()

@@ -9,7 +9,7 @@ from typing import Literal
 from frailt.console import clock
 from frailt.data.corpus import Corpus
 from frailt.errors import InputError
-from frailt.studies.cells import cell_folder, label, training_flops
+from frailt.studies.cells import cell_folder, labels, training_flops
 from frailt.studies.workers import clear_failures, failure, run_local
 from frailt.training.config import TrainConfig
 from frailt.training.run_folder import RunFolder
@@ -111,6 +111,7 @@ class Watch:
         folders = [(config, RunFolder(cell_folder(config, corpus, out))) for config in configs]
         self.open = [(config, folder) for config, folder in folders if not _is_complete(folder)]
         """Runs that were not complete when last looked at."""
+        self.names = labels(configs)
         self.runs = len(configs)
         self.flops = sum(map(training_flops, configs))
         self.start: tuple[float, float] | None = None
@@ -128,7 +129,7 @@ class Watch:
             runs=self.runs,
             share=share,
             seconds_left=(1 - share) * took / gained if gained > 0 else None,
-            running=tuple(f"{label(config)} {step}/{config.steps}" for config, step in steps if step),
+            running=tuple(f"{self.names[config]} {step}/{config.steps}" for config, step in steps if step),
         )
 
 

@@ -17,20 +17,11 @@ from frailt.evaluation.loss import Loss
 from frailt.figures import new_figure, save_figure
 from frailt.files import write_json, write_text
 from frailt.reports import Markdown, markdown_table, render
-from frailt.studies.cells import StudyData, cell_folder
+from frailt.studies.cells import Settings, StudyData, cell_folder, settings_of
 from frailt.studies.workers import failure
 from frailt.training.config import TrainConfig
 from frailt.training.provenance import provenance
 from frailt.training.run_folder import INCIDENTAL, RunFolder
-
-Settings = dict[str, Any]
-"""Values by the names of fields, of the training, its model or its optimizer."""
-
-
-def settings_of(config: TrainConfig) -> Settings:
-    """All settings of a run by their names, which no two of the three configs share."""
-    stored = dataclasses.asdict(config)
-    return stored.pop("model") | stored.pop("optimizer") | stored
 
 
 def with_settings(base: TrainConfig, settings: Settings) -> TrainConfig:
