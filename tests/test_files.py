@@ -11,7 +11,17 @@ import platformdirs
 import pytest
 
 from frailt.errors import InputError
-from frailt.files import hold, read_json, remove_leftovers, replacing, sha256, user_cache, write_json, write_text
+from frailt.files import (
+    hold,
+    naming,
+    read_json,
+    remove_leftovers,
+    replacing,
+    sha256,
+    user_cache,
+    write_json,
+    write_text,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -74,6 +84,12 @@ def test_no_chmod_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(os, name, refuse)
     write_text(tmp_path / "note.txt", "x")
     assert names(tmp_path) == ["note.txt"]
+
+
+def test_an_error_without_a_number_is_not_told_as_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="not a gzipped file") as caught, naming(tmp_path / "a.gz"):
+        raise OSError("not a gzipped file")
+    assert caught.value.errno is None
 
 
 @pytest.mark.parametrize(

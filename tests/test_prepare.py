@@ -76,6 +76,7 @@ def test_the_manifest_says_what_is_there(config: PrepareConfig) -> None:
     assert Manifest.read(config.out) == made.manifest
     assert made.fresh
     assert {path.name for path in config.out.iterdir()} == {
+        ".prepare.lock",
         "train.bin",
         "valid.bin",
         "tokenizer.json",
@@ -236,7 +237,15 @@ def test_an_empty_folder_is_filled_in_place(config: PrepareConfig) -> None:
     assert list(config.out.iterdir()) == []
     assert prepare(config).fresh
     assert config.out.stat().st_ino == inode
-    assert len(list(config.out.iterdir())) == 4
+    assert len(list(config.out.iterdir())) == 5
+
+
+def test_the_lock_of_a_prepared_folder_stays(config: PrepareConfig) -> None:
+    """Deleted while others wait for it, it could be held by two."""
+    prepare(config)
+    inode = (config.out / ".prepare.lock").stat().st_ino
+    assert not prepare(config).fresh
+    assert (config.out / ".prepare.lock").stat().st_ino == inode
 
 
 def test_a_pipe_cannot_be_prepared(config: PrepareConfig, tmp_path: Path) -> None:
@@ -270,8 +279,11 @@ def test_of_two_at_once_one_waits_for_the_other(config: PrepareConfig, tmp_path:
     Tokenizer.train(some_stories(100), vocab_size=300).save(tmp_path / "tokenizer.json")
     both = [python(config.text[0], config.out, tmp_path / "tokenizer.json") for _ in range(2)]
     answers = [process.communicate(timeout=60) for process in both]
-    assert sorted(answers) == [("False\n", ""), ("True\n", "")]
-    assert len(list(config.out.iterdir())) == 4
+    assert sorted(answers) == [
+        ("False\n", f"waiting for another process that prepares {config.out}\n"),
+        ("True\n", ""),
+    ]
+    assert len(list(config.out.iterdir())) == 5
 
 
 def test_what_a_killed_process_leaves_is_cleared(config: PrepareConfig, tmp_path: Path) -> None:
@@ -292,13 +304,15 @@ def test_what_a_killed_process_leaves_is_cleared(config: PrepareConfig, tmp_path
         prepare(config)
     (config.out / "mine.txt").unlink()
     assert prepare(config).fresh
-    assert len(list(config.out.iterdir())) == 4
+    assert len(list(config.out.iterdir())) == 5
 
 
 def test_the_embedded_world_is_made_once_by_processes_that_start_together(tmp_path: Path) -> None:
     together = [python(XDG_CACHE_HOME=str(tmp_path)) for _ in range(2)]
     folder = tmp_path / "frailt" / "story-world-300"
-    assert [process.communicate(timeout=60) for process in together] == [(f"{folder}\n", "")] * 2
+    answers = [process.communicate(timeout=60) for process in together]
+    assert {out for out, _ in answers} == {f"{folder}\n"}
+    assert {errors for _, errors in answers} <= {"", f"waiting for another process that prepares {folder}\n"}
     assert Corpus(folder).manifest.valid.stories >= 1
 
 

@@ -86,9 +86,9 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # NumPy's, of a write that stopped half-way.
+        if error.errno is None and "requested and" in str(error):  # NumPy's, of a write that stopped half-way.
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-        if error.filename is None or str(error.filename).endswith(".tmp"):
+        if error.errno is not None and (error.filename is None or str(error.filename).endswith(".tmp")):
             error.filename = str(path)
             del error.filename2  # Set to None, it would be printed.
         raise

@@ -32,7 +32,7 @@ EMBEDDED = 20_000
 SAMPLE = 32 << 20
 """A new tokenizer is trained on the training stories of the first 32 MiB of text."""
 LOCK = ".prepare.lock"
-"""Held while a folder is filled. Without a manifest and without its owner, it marks what a kill left behind."""
+"""Held while a folder is filled, and left in it. Without a manifest and an owner, it marks what a kill left behind."""
 FILES = ("train.bin", "valid.bin", "tokenizer.json")
 """What a folder holds besides its manifest."""
 
@@ -126,7 +126,7 @@ def prepare(config: PrepareConfig, *, report: Report = quiet) -> Prepared:
     )
     if (out / "manifest.json").is_file():  # Before the lock: the folder may be read-only.
         return Prepared(folder=out, manifest=_existing(out, sources.describe(), settings), fresh=False)
-    with _filling(out, report):
+    with _filling(out):
         described = sources.describe()
         if (out / "manifest.json").is_file():
             return Prepared(folder=out, manifest=_existing(out, described, settings), fresh=False)
@@ -192,21 +192,23 @@ def _check_free(out: Path) -> None:
 
 
 @contextmanager
-def _filling(out: Path, report: Report) -> Iterator[None]:
+def _filling(out: Path) -> Iterator[None]:
     """Hold the lock of ``out``, which may be new; if the body raises, ``out`` is again as it was.
 
     The files are written into the folder itself, since only that works where it is a mount point.
     """
     new = not out.exists()
-    lock = None
+    lock, told = None, False
     while lock is None:
         try:
             lock = hold(out / LOCK, "")
         except BusyError:
-            report(f"waiting for another process that prepares {out}", 0, 1, "")
+            if not told:
+                print(f"waiting for another process that prepares {out}", file=sys.stderr, flush=True)
+            told = True
             time.sleep(0.1)
             continue
-        if not (out / LOCK).exists():  # Its last owner removed it after it was opened here.
+        if not (out / LOCK).exists():  # Its owner failed, and removed it after it was opened here.
             lock.release()
             lock = None
     try:
@@ -217,14 +219,13 @@ def _filling(out: Path, report: Report) -> Iterator[None]:
     except BaseException:
         if not (out / "manifest.json").is_file():
             _empty(out)
+            with suppress(OSError):
+                (out / LOCK).unlink()
+                if new:
+                    out.rmdir()
         raise
     finally:
-        with suppress(OSError):
-            (out / LOCK).unlink()
         lock.release()
-        if new:
-            with suppress(OSError):  # It is not empty where all went well.
-                out.rmdir()
 
 
 def _empty(out: Path) -> None:
