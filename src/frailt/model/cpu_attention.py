@@ -11,7 +11,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
-from typing import Any
 
 import numba
 import numpy as np
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from frailt.compiling import compiled
 from frailt.model import vector_math
-from frailt.model.vector_math import LOG2_E, exp2, f32, maximum
+from frailt.model.vector_math import FAST, LOG2_E, exp2, f32, maximum
 
 WIDEST = 128
 """Widest head that it was measured at: there one and a half times as fast as torch's (bench/attention.py)."""
@@ -38,7 +37,6 @@ PITCH = CHUNK + LANES
 """Distance between rows in memory. Rows 2 KiB apart would fight for the same few places of the first cache."""
 
 LEAST = f32(-1e30)
-FAST: dict[str, Any] = {"fastmath": True, "error_model": "numpy"}
 
 
 def suits_kernel(q: Tensor, k: Tensor) -> bool:
@@ -244,7 +242,7 @@ def _take(x, i, rows):
             rows[d // GROUP, r * GROUP + d % GROUP] = x[i + r, d]
 
 
-@compiled(vector_math, nogil=True, **FAST)
+@compiled(vector_math, **FAST)
 def _attend(q, k, v, out, top, total, scale, first, last):
     """Scores of four queries against all keys before them, softmax, weighted sum of the values.
 
@@ -273,7 +271,7 @@ def _attend(q, k, v, out, top, total, scale, first, last):
                         out[b, h, i + r, d] = rows[d // GROUP, r * GROUP + d % GROUP] / ends[1, r]
 
 
-@compiled(vector_math, nogil=True, **FAST)
+@compiled(vector_math, **FAST)
 def _differentiate(q, k, v, out, lse, grad, dq, dk, dv, scale, first, last):
     """Gradients, four queries at a time: dv += p grad, ds = p (grad v - grad out), dq = ds k, dk += ds q."""
     _, heads, time, width = q.shape

@@ -9,40 +9,33 @@ from numba import types
 from numba.extending import intrinsic
 
 f32 = np.float32
+FAST: dict[str, Any] = {"fastmath": True, "error_model": "numpy", "nogil": True}
+"""Options of every kernel."""
 LOG2_E = f32(1.4426950408889634)
 
 
-def _bitcast(typing_context: Any, bits: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.int32), generate
-
-
-def _bitcast_back(typing_context: Any, number: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.IntType(32))
-
-    return types.int32(types.float32), generate
+@intrinsic
+def float_of_bits(typing_context: Any, bits: Any) -> Any:
+    """The float32 that has the bits of an int32."""
+    return types.float32(types.int32), lambda _, builder, __, arguments: builder.bitcast(arguments[0], ir.FloatType())
 
 
-float_of_bits: Any = intrinsic(_bitcast)
-"""The float32 that has the bits of an int32."""
-bits_of_float: Any = intrinsic(_bitcast_back)
-"""The bits of a float32 as an int32."""
+@intrinsic
+def bits_of_float(typing_context: Any, x: Any) -> Any:
+    """The bits of a float32 as an int32."""
+    return types.int32(types.float32), lambda _, builder, __, arguments: builder.bitcast(arguments[0], ir.IntType(32))
 
 
-def _maximum(typing_context: Any, one: Any, other: Any) -> Any:
+@intrinsic
+def maximum(typing_context: Any, one: Any, other: Any) -> Any:
+    """The greater of two, as an operation that LLVM knows how to vectorise over a loop; it does not know ``max``."""
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         number = ir.FloatType()
         kind = ir.FunctionType(number, [number, number])
         return builder.call(builder.module.declare_intrinsic("llvm.maxnum", [number], kind), arguments)
 
     return types.float32(types.float32, types.float32), generate
-
-
-maximum: Any = intrinsic(_maximum)
-"""The greater of two, as an operation that LLVM knows how to vectorise over a loop; it does not know ``max``."""
 
 
 @numba.njit(inline="always", fastmath=True)

@@ -6,13 +6,13 @@ import numba
 import numpy as np
 
 from frailt.inference.cpu.products import COLUMNS, LANES, place_of
-from frailt.model.vector_math import exp_of_negative, f32
+from frailt.model.vector_math import FAST, exp_of_negative, f32
 
 BEFORE, LEAVE = 1, 2
 """After a pass: only remember what it gave, or also leave where it changed little."""
 
 
-@numba.njit(fastmath=True, error_model="numpy", nogil=True)
+@numba.njit(**FAST)
 def distance(x, last, dim):
     """``|x - last| / |x|``; ``last`` becomes ``x``."""
     moved, size = f32(0), f32(0)
@@ -24,7 +24,7 @@ def distance(x, last, dim):
     return np.sqrt(moved / size)
 
 
-@numba.njit(fastmath=True, error_model="numpy", nogil=True)
+@numba.njit(**FAST)
 def divergence(now, before, vocab):
     """KL of the softmax of ``now`` from that of ``before``: the mean of their difference under ``now``, less the
     difference of their normalisers."""
@@ -40,7 +40,7 @@ def divergence(now, before, vocab):
     return mean / total - np.log(total / total_before)
 
 
-@numba.njit(nogil=True)
+@numba.njit(**FAST)
 def copy_keys(known, skipped, position, head):
     """The keys of one token and head from one slot into another; see ``kernels._attend`` for their places."""
     for i in range(head):
@@ -48,7 +48,7 @@ def copy_keys(known, skipped, position, head):
         skipped[place] = known[place]
 
 
-@numba.njit(nogil=True)
+@numba.njit(**FAST)
 def copy_values(known, skipped, position, head):
     """The same for values."""
     capacity = len(known) // (-(-head // LANES)) // LANES

@@ -18,9 +18,7 @@ from frailt.inference.cpu.exit_kernels import BEFORE, LEAVE, copy_keys, copy_val
 from frailt.inference.cpu.products import COLUMNS, LANES, number, operand, place_of, product, sixteen_rows, store
 from frailt.inference.cpu.thread_pool import arrive, gather, give_order, look, meet, order_for
 from frailt.model import vector_math
-from frailt.model.vector_math import exp_of_negative, f32
-
-options: dict[str, Any] = {"fastmath": True, "error_model": "numpy", "nogil": True}
+from frailt.model.vector_math import FAST, exp_of_negative, f32
 
 READ, SCORE, STEP = 0, 1, 2
 """What to do with a token: read it, also score what follows it, and let it leave groups early."""
@@ -82,7 +80,7 @@ class Job(NamedTuple):
     """Shape ``(n, groups)``, lines as in ``logits``: filled in for groups that a token left early."""
 
 
-@compiled(products, exit_kernels, thread_pool, vector_math, **options)
+@compiled(products, exit_kernels, thread_pool, vector_math, **FAST)
 def read(fields, helper, threads):
     """Carry out one order as its leader, or orders as a helper; how many threads did.
 
@@ -109,7 +107,7 @@ def read(fields, helper, threads):
             return threads
 
 
-@numba.njit(**options)
+@numba.njit(**FAST)
 def _read(job, private, short, thread, threads):
     """A thread's share of one order, with its own of ``private`` and ``whole``."""
     weights, scales, starts, norms = job.weights, job.scales, job.starts, job.norms
@@ -211,7 +209,7 @@ def _read(job, private, short, thread, threads):
         met = meet(counter, met, threads)
 
 
-@numba.njit(**options)
+@numba.njit(**FAST)
 def _score(job, x, normal, short, out, thread, threads):
     """A thread's share of the head: scores of the next token, from a signal."""
     dim, dim_row, weights = job.sizes[2], job.sizes[3], job.weights
@@ -222,13 +220,13 @@ def _score(job, x, normal, short, out, thread, threads):
     product(weights, job.scales, place[0], place[1], own, factor, dim_row, out, a, b)
 
 
-@numba.njit(**options)
+@numba.njit(**FAST)
 def _share(count, thread, threads):
     """Which of ``count`` things are this thread's."""
     return thread * count // threads, (thread + 1) * count // threads
 
 
-@numba.njit(**options)
+@numba.njit(**FAST)
 def _normalise(x, gain, epsilon, out, dim):
     """RMSNorm."""
     total = f32(0)
@@ -239,7 +237,7 @@ def _normalise(x, gain, epsilon, out, dim):
         out[i] = x[i] * factor * gain[i]
 
 
-@numba.njit(**options)
+@numba.njit(**FAST)
 def _attend(qkv, attended, keys, values, cos, sin, position, group, share, heads, kv_heads, head, query, scores, sums):
     """Attention of the ``share`` query heads that have the key-value head ``group`` in common.
 
@@ -282,7 +280,7 @@ def _attend(qkv, attended, keys, values, cos, sin, position, group, share, heads
             out[i] = sums[i] / total
 
 
-@numba.njit(**options)
+@numba.njit(**FAST)
 def _sigmoid(x):
     e = exp_of_negative(-abs(x))
     return (f32(1) if x >= f32(0) else e) / (f32(1) + e)

@@ -19,7 +19,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from frailt.model.vector_math import bits_of_float, f32, float_of_bits
+from frailt.model.vector_math import FAST, bits_of_float, f32, float_of_bits
 
 LANES = 16
 """Rows that are interleaved."""
@@ -146,64 +146,45 @@ def _operand_of(weights, x, whole):
     return lambda weights, x, whole: (x, f32(1))
 
 
-def finish(weights, out, first, last, factor, scales, row) -> Any:
-    """Bring results ``first`` to ``last`` of int8 to their size; ``row`` is the number of result 0 in ``scales``."""
+def width(matrix) -> Any:
+    """Bytes of a matrix's numbers. The compiler knows them, where it takes ``itemsize`` for something that may vary."""
 
 
-@overload(finish)
-def _finish_of(weights, out, first, last, factor, scales, row):
-    if weights.dtype == types.int8:
-
-        def scale(weights, out, first, last, factor, scales, row):
-            for i in range(first, last):
-                out[i] *= factor * scales[row + i]
-
-        return scale
-    return lambda weights, out, first, last, factor, scales, row: None
+@overload(width, inline="always")
+def _width_of(matrix):
+    bytes_ = matrix.dtype.bitwidth // 8
+    return lambda matrix: bytes_
 
 
-def number(weights, scales, row, at) -> Any:
+@numba.njit(**FAST)
+def number(weights, scales, row, at):
     """The weight at a place in a row as a float."""
+    if width(weights) == 1:
+        return f32(weights[at]) * scales[row]
+    if width(weights) == 2:
+        return float_of_bits(np.int32(weights[at]) << np.int32(16))
+    return f32(weights[at])
 
 
-@overload(number)
-def _number_of(weights, scales, row, at):
-    if weights.dtype == types.int8:
-        return lambda weights, scales, row, at: f32(weights[at]) * scales[row]
-    if weights.dtype == types.uint16:
-        return lambda weights, scales, row, at: float_of_bits(np.int32(weights[at]) << np.int32(16))
-    return lambda weights, scales, row, at: weights[at]
-
-
-def store(matrix, at, x) -> Any:
+@numba.njit(**FAST)
+def store(matrix, at, x):
     """Put a float at a place of a matrix of float32 or bfloat16, rounded to the nearest, ties to even."""
-
-
-@overload(store)
-def _store_of(matrix, at, x):
-    if matrix.dtype == types.uint16:
-
-        def rounded(matrix, at, x):
-            bits = bits_of_float(x)
-            matrix[at] = np.uint16((bits + np.int32(0x7FFF) + ((bits >> np.int32(16)) & np.int32(1))) >> np.int32(16))
-
-        return rounded
-
-    def whole(matrix, at, x):
+    if width(matrix) == 2:
+        bits = bits_of_float(x)
+        matrix[at] = np.uint16((bits + np.int32(0x7FFF) + ((bits >> np.int32(16)) & np.int32(1))) >> np.int32(16))
+    else:
         matrix[at] = x
 
-    return whole
 
-
-@numba.njit(nogil=True)
+@numba.njit(**FAST)
 def place_of(matrix, row, column, n):
     """Where a number lies in a matrix whose padded rows have ``n`` numbers, from the matrix's beginning."""
-    together = 1 if matrix.itemsize == 4 else 2
+    together = 1 if width(matrix) == 4 else 2
     lines = row // LANES * n + column // together * together
     return lines * LANES + row % LANES * together + column % together
 
 
-@numba.njit(fastmath=True, error_model="numpy", nogil=True)
+@numba.njit(**FAST)
 def product(weights, scales, place, row, x, factor, n, out, first, last):
     """Blocks ``first`` to ``last`` of 16 rows each, times ``x``, into the same rows of ``out``.
 
@@ -217,4 +198,6 @@ def product(weights, scales, place, row, x, factor, n, out, first, last):
     """
     for block in range(first, last):
         sixteen_rows(weights, place + block * LANES * n, x, n, out, block * LANES)
-    finish(weights, out, first * LANES, last * LANES, factor, scales, row)
+    if width(weights) == 1:
+        for i in range(first * LANES, last * LANES):
+            out[i] *= factor * scales[row + i]

@@ -175,41 +175,43 @@ def new_doors(threads: int) -> NDArray[np.int64]:
 # --- Within compiled functions ---
 
 
-def _swap(typing_context: Any, array: Any, place: Any, value: Any) -> Any:
+def _atomic(emit: Callable[..., Any]) -> Any:
+    """Code for the number that lies at a place of an int64 array; what was written before is visible with it."""
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.atomic_rmw("xchg", _at(context, builder, signature, arguments), arguments[2], "acq_rel")
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return emit(builder, builder.gep(data, [arguments[1]]), *arguments[2:])
 
-    return types.int64(array, place, types.int64), generate
-
-
-def _swap_if(typing_context: Any, array: Any, place: Any, old: Any, value: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        at = _at(context, builder, signature, arguments)
-        return builder.extract_value(builder.cmpxchg(at, arguments[2], arguments[3], "acq_rel", "acquire"), 0)
-
-    return types.int64(array, place, types.int64, types.int64), generate
+    return generate
 
 
-def _add(typing_context: Any, array: Any, place: Any, value: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.atomic_rmw("add", _at(context, builder, signature, arguments), arguments[2], "acq_rel")
-
-    return types.int64(array, place, types.int64), generate
-
-
-def _look(typing_context: Any, array: Any, place: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load_atomic(_at(context, builder, signature, arguments), "acquire", 8)
-
-    return types.int64(array, place), generate
+@intrinsic
+def swap(typing_context: Any, array: Any, place: Any, new: Any) -> Any:
+    emit = _atomic(lambda builder, at, new: builder.atomic_rmw("xchg", at, new, "acq_rel"))
+    return types.int64(array, place, types.int64), emit
 
 
-def _at(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    array = context.make_array(signature.args[0])(context, builder, arguments[0])
-    return builder.gep(array.data, [arguments[1]])
+@intrinsic
+def swap_if(typing_context: Any, array: Any, place: Any, old: Any, new: Any) -> Any:
+    emit = _atomic(lambda builder, *values: builder.extract_value(builder.cmpxchg(*values, "acq_rel", "acquire"), 0))
+    return types.int64(array, place, types.int64, types.int64), emit
 
 
-def _give_way(typing_context: Any) -> Any:
+@intrinsic
+def add(typing_context: Any, array: Any, place: Any, more: Any) -> Any:
+    emit = _atomic(lambda builder, at, more: builder.atomic_rmw("add", at, more, "acq_rel"))
+    return types.int64(array, place, types.int64), emit
+
+
+@intrinsic
+def look(typing_context: Any, array: Any, place: Any) -> Any:
+    return types.int64(array, place), _atomic(lambda builder, at: builder.load_atomic(at, "acquire", 8))
+
+
+@intrinsic
+def give_way(typing_context: Any) -> Any:
+    """Let another thread of the system have this core."""
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if os.name == "posix":
             yielding = ir.Function(builder.module, ir.FunctionType(ir.IntType(32), []), "sched_yield")
@@ -217,15 +219,6 @@ def _give_way(typing_context: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(), generate
-
-
-# Atomic, on the number of an int64 array that lies at a place; what was written before is visible with it.
-swap: Any = intrinsic(_swap)
-swap_if: Any = intrinsic(_swap_if)
-add: Any = intrinsic(_add)
-look: Any = intrinsic(_look)
-give_way: Any = intrinsic(_give_way)
-"""Let another thread of the system have this core."""
 
 
 @numba.njit(nogil=True)
