@@ -21,12 +21,7 @@ from frailt.model.shape import Shape
 
 
 class TorchStoryteller(Storyteller):
-    """A model with its tokenizer.
-
-    Args:
-        model: in evaluation mode, on the device to use.
-        tokenizer: the one it was trained with.
-    """
+    """``model`` is in evaluation mode, on the device to use; ``tokenizer`` is the one that it was trained with."""
 
     def __init__(self, model: FraiLT, tokenizer: Tokenizer) -> None:
         self.config, self.model, self.tokenizer = model.config, model, tokenizer
@@ -35,16 +30,7 @@ class TorchStoryteller(Storyteller):
     def load(
         cls, path: Path, tokenizer: Path | None = None, *, device: str | torch.device = "cpu"
     ) -> "TorchStoryteller":
-        """Read a model and its tokenizer.
-
-        Args:
-            path: a run folder, a saved model's folder, or a llama2.c ``.bin``.
-            tokenizer: where it is not stored beside the model.
-            device: where to compute.
-
-        Raises:
-            InputError: either is missing or damaged, or their vocabularies differ.
-        """
+        """Read a model and its tokenizer; arguments and errors as for ``storyteller.load``."""
         model = load_model(path)
         return cls(model.to(device), tokenizer_of(path, model.config, tokenizer))
 
@@ -62,10 +48,9 @@ class TorchDecoder(Decoder):
     ) -> None:
         super().__init__(model.config.context)
         self.model, self.iterations, self.early_exit = model, iterations, early_exit
-        shape = Shape.parse(model.config.shape)
-        self._all = shape.passes(iterations)
+        self._all = model.config.passes(iterations)
         if early_exit is not None:
-            early_exit.groups(shape, self._all)  # Refused before anything is read.
+            early_exit.groups(Shape.parse(model.config.shape), self._all)  # Refused before anything is read.
         self.device = next(model.parameters()).device
         self._clear()
 
@@ -106,12 +91,12 @@ class TorchDecoder(Decoder):
 
     @torch.inference_mode()
     def select(self, rows: list[int]) -> None:
-        if not rows:
-            self._clear()
-            return
         with self._all_or_nothing():
-            self.cache.select(rows)
-            self._passes = [self._passes[row] for row in rows]
+            if rows:
+                self.cache.select(rows)
+                self._passes = [self._passes[row] for row in rows]
+            else:
+                self._clear()
 
     def _scores(self, tokens: torch.Tensor, cache: Cache, real: torch.Tensor | None = None) -> NDArray[Any]:
         return self.model(tokens, cache, self.iterations, real=real, last_only=True).logits[:, -1].cpu().numpy()

@@ -33,15 +33,10 @@ AT_ONCE = 32
 
 
 class CompiledStoryteller(Storyteller):
-    """A packed model with its tokenizer.
-
-    Args:
-        packed: from ``packing.pack``.
-        tokenizer: the one it was trained with.
-        threads: exactly this many; unset: as many as turn out to be fastest, at most the cores that there are.
+    """A packed model with the tokenizer that it was trained with.
 
     Raises:
-        InputError: ``threads`` is less than one.
+        InputError: ``threads``, as for ``storyteller.load``, is less than one.
     """
 
     def __init__(self, packed: Packed, tokenizer: Tokenizer, *, threads: int | None = None) -> None:
@@ -73,7 +68,7 @@ class CompiledDecoder(Decoder):
         packed: the model.
         iterations: passes, as for ``FraiLT.forward``.
         early_exit: when a token of ``step`` needs no further pass.
-        threads: see ``CompiledStoryteller``.
+        threads: as for ``storyteller.load``.
 
     Raises:
         InputError: the iterations do not fit the shape, or it has only one pass and cannot be left early.
@@ -88,12 +83,12 @@ class CompiledDecoder(Decoder):
         threads: int | None = None,
     ) -> None:
         super().__init__(packed.config.context)
-        passes = Shape.parse(packed.config.shape).passes(iterations)
-        self._vocab, self._all, self._rows = packed.config.vocab_size, passes, list[Row]()
-        self._early = early_exit is not None
-        self._threads = threads or _worth(packed)
+        self._all = packed.config.passes(iterations)
+        self._vocab, self._early, self._rows = packed.config.vocab_size, early_exit is not None, list[Row]()
+        worth = len(packed.weights) // len(packed.starts) >= WORTH_THREADS
+        self._threads = threads or (cores() if worth else 1)
         self._trial = None if threads else ThreadCount(self._threads)
-        self._use(_job(packed, passes, early_exit, self._threads))
+        self._use(_job(packed, self._all, early_exit, self._threads))
 
     @property
     def passes(self) -> list[tuple[int, ...]]:
@@ -173,7 +168,6 @@ class CompiledDecoder(Decoder):
 def _job(packed: Packed, passes: tuple[int, ...], early_exit: EarlyExit | None, threads: int) -> Job:
     """With room for one text."""
     config = packed.config
-    exits = _exits(config, passes, early_exit)
     plan, encodings = _plan(packed, passes)
     head = config.dim // config.heads
     cos, sin = _rotary(config.context, head, config.rope_theta)
@@ -197,7 +191,7 @@ def _job(packed: Packed, passes: tuple[int, ...], early_exit: EarlyExit | None, 
         norms=packed.norms,
         encodings=encodings,
         plan=plan,
-        exits=exits,
+        exits=_exits(config, passes, early_exit),
         limit=np.float32(early_exit.threshold if early_exit is not None else 0),
         cos=cos,
         sin=sin,
@@ -210,11 +204,6 @@ def _job(packed: Packed, passes: tuple[int, ...], early_exit: EarlyExit | None, 
         guesses=np.zeros((2, vocab if early_exit is not None and early_exit.criterion == "kl" else 0), np.float32),
         passes=np.zeros((AT_ONCE, len(passes)), np.int64),
     )
-
-
-def _worth(packed: Packed) -> int:
-    """How many threads may pay for a model of this size."""
-    return cores() if len(packed.weights) // len(packed.starts) >= WORTH_THREADS else 1
 
 
 def _plan(packed: Packed, passes: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
