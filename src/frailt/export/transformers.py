@@ -21,8 +21,6 @@ NAMES = {
     "feed_forward.w3": "mlp.up_proj",
 }
 """Names there by names here. Rotary pairs lie half a head apart in both, so no rows move."""
-
-
 FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "model.safetensors", "config.json")
 MARK = ".frailt-export"
 """Stands in the folder while it is written. A folder with it is what an interrupted export left, and no user's."""

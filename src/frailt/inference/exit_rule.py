@@ -23,11 +23,9 @@ _TEXT = re.compile(r"(?P<criterion>l2|kl):(?P<threshold>(\d+\.?\d*|\.\d+)(e[+-]?
 class EarlyExit:
     """A token leaves a group of several passes after the first pass that changes less than a threshold.
 
-    Each token decides for itself, in each group anew. Prompts are read with all passes, since they are read in one
-    piece; the tokens that follow them may leave early.
-
-    With ``l2`` this holds for every group with M > 1. With ``kl`` only for the last of these: an earlier group's state
-    is not made to be read by the head, so those do all their passes.
+    Each token decides for itself, in each group anew; a prompt is read in one piece, with all passes. With ``l2`` this
+    holds for every group with M > 1. With ``kl`` only for the last of these: an earlier group's state is not made to be
+    read by the head, so those do all their passes.
 
     What the cache holds for skipped passes: a token that left after pass p has keys and values of its passes 1 to p,
     and those of pass p once more, block by block, in the slot of each pass that it skipped. Later tokens that go deeper

@@ -6,13 +6,12 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from frailt.files import write_bytes, write_json
 from frailt.model.frailt import Encoding, FraiLT
-from frailt.model.stored import BFLOAT16, FORMAT, read_model
+from frailt.model.stored import FORMAT, as_float32, read_model
 from frailt.model.weights import check_shapes
 
 
@@ -39,7 +38,7 @@ def load_model(path: Path) -> FraiLT:
         model = FraiLT(config)
     for name, array in arrays.items():
         owner, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(owner), attribute, nn.Parameter(_tensor(array)))
+        setattr(model.get_submodule(owner), attribute, nn.Parameter(torch.from_numpy(as_float32(array))))
     if config.tied:
         model.head.weight = model.embedding.weight
     for module in model.modules():
@@ -56,11 +55,6 @@ class _Undrawn(TorchFunctionMode):
         if getattr(func, "__module__", None) == "torch.nn.init":
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
-
-
-def _tensor(array: NDArray[Any]) -> Tensor:
-    tensor = torch.from_numpy(array)
-    return (tensor.view(torch.bfloat16) if array.dtype == BFLOAT16 else tensor).float()
 
 
 def stored_weights(model: FraiLT) -> dict[str, Tensor]:

@@ -15,8 +15,6 @@ from frailt.model.stored import BFLOAT16, StoredModel, as_float32
 Weights = Literal["auto", "float32", "bfloat16", "int8"]
 """How weights are kept in memory. ``auto``: as the file has them, bfloat16 or else float32. Beside ``int8``,
 keys and values are kept in bfloat16."""
-
-
 READER = "the compiled decoder"
 
 
