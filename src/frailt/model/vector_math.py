@@ -5,10 +5,11 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+from numba import extending, types
 
 f32 = np.float32
+intrinsic: Any = extending.intrinsic
+"""Numba's, without the signature of the decorated function, which is not that of a call."""
 FAST: dict[str, Any] = {"fastmath": True, "error_model": "numpy", "nogil": True}
 """Options of every kernel."""
 LOG2_E = f32(1.4426950408889634)

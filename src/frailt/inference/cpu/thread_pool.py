@@ -21,8 +21,9 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from frailt.model.vector_math import intrinsic
 
 GONE, COMING, INSIDE, HELD = -3, -2, -1, 0
 """What a door says: the helper sleeps, was woken, waits awake, is about to get an order. Above: its number in one."""
