@@ -13,8 +13,8 @@ from frailt.cli import main
 from frailt.configs import from_json
 from frailt.data.corpus import Corpus
 from frailt.model.config import ModelConfig
-from frailt.studies.cells import settings_of
-from frailt.studies.vary import SweepResult, combinations, draw_sweep, markdown, with_settings, write_sweep
+from frailt.studies.cells import settings_of, with_settings
+from frailt.studies.vary import SweepResult, combinations, draw_sweep, markdown, write_sweep
 from frailt.studies.workers import work
 from frailt.training.config import TrainConfig
 
@@ -106,7 +106,7 @@ def test_the_figure_has_a_line_for_each_shape_over_the_rates(
 def test_nothing_is_drawn_without_numbers_to_draw_over(study: tuple[Corpus, Path]) -> None:
     corpus, out = study
     axes = {"shape": ["1", "1^2"]}
-    base = with_settings(BASE, {"lr": 1e-3})
+    base = with_settings(BASE, {"lr": 1e-3}, "")
     assert [path.name for path in write_sweep(base, axes, corpus, out)] == ["sweep.md", "sweep.json"]
 
 

@@ -109,22 +109,22 @@ def equals_its_depth(losses: Losses) -> Verdict:
     }
     if not pairs:
         return NOT_MEASURED
-    near = [name for name, (loss, deep) in pairs.items() if loss < (1 + CLOSE) * deep]
-    furthest = max(pairs, key=lambda name: pairs[name][0] / pairs[name][1])
-    loss, deep = pairs[furthest]
-    detail = (
-        f"{len(near)} of {_counted(len(pairs), 'cell')} within {CLOSE:.0%}"
-        + (f" ({', '.join(near)})" if near else "")
-        + f"; furthest {furthest} ({loss / deep - 1:+.1%})"
-    )
-    margin = min((1 + CLOSE) * deep - loss for loss, deep in pairs.values())
-    return decided(margin, losses.chance, detail)
+    margins = {name: (1 + CLOSE) * deep - loss for name, (loss, deep) in pairs.items()}
+    near = ", ".join(name for name, margin in margins.items() if margin > 0)
+    excess, furthest = max((loss / deep - 1, name) for name, (loss, deep) in pairs.items())
+    counted = f"{sum(margin > 0 for margin in margins.values())} of {_counted(len(pairs), 'cell')} within {CLOSE:.0%}"
+    detail = f"{counted}{f' ({near})' if near else ''}; furthest {furthest} ({excess:+.1%})"
+    return decided(min(margins.values()), losses.chance, detail)
 
 
 def outperforms_larger(losses: Losses) -> Verdict:
     """Whether some FraiLT model has a lower loss than a standard model with more parameters."""
     cells = losses.cells()
-    sizes = {(dim, variant): _parameters(dim, variant) for dim, variant in cells}
+    # Of the paper's vocabulary; heads do not matter.
+    sizes = {
+        (dim, variant): count(variant.model(ModelConfig(dim=dim, heads=1, vocab_size=512))).parameters
+        for dim, variant in cells
+    }
     models = [key for key in cells if not key[1].shape.standard]
     standard = [key for key in cells if key[1].shape.standard]
     if not models or not standard:
@@ -188,15 +188,9 @@ CLAIMS = (
 def _all(margins: Mapping[str, float], chance: float, noun: str, *, where: str = "at", prefix: str = "") -> Verdict:
     """The verdict on a claim that holds where every margin is above 0."""
     failing = [name for name, margin in margins.items() if margin <= chance]
-    if not failing:
-        each = f"the one {noun}" if len(margins) == 1 else f"each of {len(margins)} {noun}s"
-        return held(True, f"{where} {each}")
-    return decided(min(margins.values()), chance, prefix + "; ".join(failing))
-
-
-def _parameters(dim: int, variant: Variant) -> int:
-    """Size with the paper's vocabulary of 512; it does not depend on the number of heads."""
-    return count(variant.model(ModelConfig(dim=dim, heads=1, vocab_size=512))).parameters
+    if failing:
+        return decided(min(margins.values()), chance, prefix + "; ".join(failing))
+    return held(True, f"{where} the one {noun}" if len(margins) == 1 else f"{where} each of {len(margins)} {noun}s")
 
 
 def _counted(number: int, noun: str) -> str:

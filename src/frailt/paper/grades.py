@@ -40,20 +40,13 @@ class GradedModel:
 
 def published_models() -> list[GradedModel]:
     """The 35 models of Table 4."""
-    return [
-        GradedModel(
-            name=f"{shape}, width {dim}",
-            dim=dim,
-            shape=shape,
-            loss=loss,
-            grades={
-                name: Mean(value=grade, interval=None, count=None)
-                for name, grade in zip((*METRICS, "average"), (*grades, plain_mean(grades)), strict=True)
-            },
-        )
-        for dim, cells in TABLE_4.items()
-        for shape, (loss, *grades) in cells.items()
-    ]
+    models: list[GradedModel] = []
+    for dim, cells in TABLE_4.items():
+        for shape, (loss, *values) in cells.items():
+            named = zip((*METRICS, "average"), (*values, plain_mean(values)), strict=True)
+            grades = {name: Mean(value=value, interval=None, count=None) for name, value in named}
+            models.append(GradedModel(name=f"{shape}, width {dim}", dim=dim, shape=shape, loss=loss, grades=grades))
+    return models
 
 
 def table_4(models: Sequence[GradedModel]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

@@ -16,14 +16,9 @@ from frailt.reports import Markdown, markdown_table, render
 def models_of(graded: Sequence[Graded]) -> list[GradedModel]:
     """Graded models as the paper's tables have them."""
     return [
-        GradedModel(
-            name=item.student.name,
-            dim=item.student.dim,
-            shape=item.student.shape,
-            loss=item.student.loss,
-            grades=item.grades,
-        )
+        GradedModel(name=who.name, dim=who.dim, shape=who.shape, loss=who.loss, grades=item.grades)
         for item in graded
+        for who in [item.student]
     ]
 
 

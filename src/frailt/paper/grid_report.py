@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 
 from frailt.data.corpus import Corpus
 from frailt.files import write_json, write_text
@@ -42,7 +43,7 @@ def write_report(grid: GridConfig, corpus: Corpus, out: Path) -> list[Path]:
 
 
 def draw_report(results: GridResults, out: Path) -> list[Path]:
-    """Write the report of results, all but their JSON."""
+    """Write all but the JSON."""
     figures = draw_figures(results.losses.table, out, caption=budget(results))
     text = markdown(results)
     pictures = [path for path in figures if path.suffix == ".png"]
@@ -68,12 +69,14 @@ def markdown(results: GridResults) -> Markdown:
         figures=[(name, TITLES[name]) for name in shown(losses)],
         standard=_side_by_side(results.widths, TABLE_2[64], _in(losses), _in(LOSSES)),
         frailt=_side_by_side(results.widths, TABLE_3[64], _in(losses), _in(LOSSES)),
-        gaps=_side_by_side(
-            results.widths, [*TABLE_3[64], *others], lambda *cell: str(results.gap.get(cell, "")), _published
-        ),
+        gaps=_side_by_side(results.widths, [*TABLE_3[64], *others], lambda *c: str(results.gap.get(c, "")), _published),
         costs=_costs(results),
         by_seed=_by_seed(results),
-        claims=_claims(results),
+        claims=markdown_table(
+            ("section", "claim", "the paper's numbers", f"ours (width {', '.join(map(str, results.widths))})"),
+            [list(claim.values()) for claim in results.claims],
+            words=4,
+        ),
         commands=Markdown("\n".join(commands(results))),
         machines=_machines(results),
         few=FEW_TOKENS,
@@ -129,41 +132,24 @@ def _published(dim: int, name: str) -> str:
 def _costs(results: GridResults) -> Markdown:
     rows = []
     for (dim, name), runs in results.cells.items():
-        counts = count(Variant.parse(name).model(replace(results.protocol.model, dim=dim)))
-        rows.append(
-            [
-                str(dim),
-                Markdown(f"`{name}`"),
-                str(Variant.parse(name).shape.depth),
-                f"{counts.parameters:,}",
-                f"{counts.flops / 1e6:.2f}",
-                f"{counts.cache_bytes / 1e6:.2f}",
-                f"{results.losses.table[dim][name]:.3f}",
-                f"{sum(run.bits_per_byte for run in runs) / len(runs):.3f}",
-            ]
-        )
-    head = ["width", "model", "depth", "parameters", "MFLOPs", "cache, MB", "nats/token", "bits/byte"]
+        variant = Variant.parse(name)
+        counts = count(variant.model(replace(results.protocol.model, dim=dim)))
+        millions = (f"{number / 1e6:.2f}" for number in (counts.flops, counts.cache_bytes))
+        losses = (results.losses.table[dim][name], mean(run.bits_per_byte for run in runs))
+        model = (dim, Markdown(f"`{name}`"), variant.shape.depth, f"{counts.parameters:,}")
+        rows.append((*model, *millions, *(f"{loss:.3f}" for loss in losses)))
+    head = ("width", "model", "depth", "parameters", "MFLOPs", "cache, MB", "nats/token", "bits/byte")
     return markdown_table(head, rows, words=0)
 
 
 def _by_seed(results: GridResults) -> Markdown | None:
-    rows = [
-        [
-            str(dim),
-            Markdown(f"`{name}`"),
-            ", ".join(f"{run.seed}: {run.loss:.3f}" for run in runs),
-            f"{max(run.loss for run in runs) - min(run.loss for run in runs):.3f}",
-        ]
-        for (dim, name), runs in results.cells.items()
-        if len(runs) > 1
-    ]
-    return markdown_table(["width", "model", "loss by seed", "range"], rows, words=0) if rows else None
-
-
-def _claims(results: GridResults) -> Markdown:
-    ours = f"ours (width {', '.join(map(str, results.widths))})"
-    rows = [[claim["section"], claim["claim"], claim["paper"], claim["ours"]] for claim in results.claims]
-    return markdown_table(["section", "claim", "the paper's numbers", ours], rows, words=4)
+    rows = []
+    for (dim, name), runs in results.cells.items():
+        losses = {run.seed: run.loss for run in runs}
+        shown = ", ".join(f"{seed}: {loss:.3f}" for seed, loss in losses.items())
+        if len(losses) > 1:
+            rows.append((dim, Markdown(f"`{name}`"), shown, f"{max(losses.values()) - min(losses.values()):.3f}"))
+    return markdown_table(("width", "model", "loss by seed", "range"), rows, words=0) if rows else None
 
 
 def _machines(results: GridResults) -> list[dict[str, str]]:

@@ -74,18 +74,18 @@ class GridResults:
         if not runs:
             left_out = "".join(f"; left out: {reason}" for reason in [*damaged.values()][:1])
             raise InputError(f"{out} holds no complete run of this protocol and data; train some first{left_out}")
-        cells: dict[int, dict[Variant, dict[int, CompleteRun]]] = {}
-        for run in sorted(runs, key=lambda run: run.config.seed):
-            variant = grid.variant(run.config)
-            assert variant is not None
-            cells.setdefault(run.config.model.dim, {}).setdefault(variant, {})[run.config.seed] = run
         place = {name: i for i, name in enumerate(grid.shapes)}
-        order = [
-            (dim, variant)
-            for dim in sorted(cells)
-            for variant in sorted(cells[dim], key=lambda variant: (place.get(str(variant), len(place)), str(variant)))
-        ]
-        spread = seed_spread([run.loss.nats for run in cells[dim][variant].values()] for dim, variant in order)
+
+        def order(item: tuple[Variant, CompleteRun]) -> tuple[int, int, str, int]:
+            variant, run = item
+            return run.config.model.dim, place.get(str(variant), len(place)), str(variant), run.config.seed
+
+        named = [(variant, run) for run in runs if (variant := grid.variant(run.config)) is not None]
+        cells: dict[int, dict[Variant, dict[int, CompleteRun]]] = {}
+        for variant, run in sorted(named, key=order):
+            cells.setdefault(run.config.model.dim, {}).setdefault(variant, {})[run.config.seed] = run
+        by_model = [(dim, variant, by_seed) for dim, row in cells.items() for variant, by_seed in row.items()]
+        spread = seed_spread([run.loss.nats for run in by_seed.values()] for _, _, by_seed in by_model)
         return cls(
             protocol=grid.base,
             data=StudyData.of(corpus),
@@ -99,12 +99,12 @@ class GridResults:
                     curve=tuple(run.curve),
                     provenance=run.provenance,
                 )
-                for dim, variant in order
-                for seed, run in cells[dim][variant].items()
+                for dim, variant, by_seed in by_model
+                for seed, run in by_seed.items()
             ),
             gaps=tuple(
                 GridGap(dim=dim, model=str(variant), gap=closed)
-                for dim, variant in order
+                for dim, variant, _ in by_model
                 if (closed := gap_of(variant, cells[dim], spread=spread)) is not None
             ),
             spread=None if spread is None else spread / runs[0].loss.tokens,

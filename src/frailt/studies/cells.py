@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from frailt.configs import changed
+from frailt.configs import changed, from_json
 from frailt.data.corpus import Corpus
 from frailt.data.manifest import Manifest
 from frailt.errors import InputError
@@ -50,6 +50,19 @@ def settings_of(config: TrainConfig) -> Settings:
     """All settings of a run by their names, which no two of the three configs share."""
     stored = asdict(config)
     return stored.pop("model") | stored.pop("optimizer") | stored
+
+
+def with_settings(base: TrainConfig, settings: Settings, source: str) -> TrainConfig:
+    """``base`` with other values of some settings.
+
+    Raises:
+        InputError: ``source`` has a setting that there is not, a value is refused, or the values do not go together.
+    """
+    stored = asdict(base)
+    for name, value in settings.items():
+        part = next((part for part in (stored["model"], stored["optimizer"]) if name in part), stored)
+        part[name] = value
+    return from_json(TrainConfig, stored, source)
 
 
 def training_flops(config: TrainConfig) -> int:

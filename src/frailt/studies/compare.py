@@ -1,8 +1,4 @@
-"""Training models side by side, fairly, and measuring what the passes are worth.
-
-Every model of a comparison gets the same data in the same order, the same optimizer, schedule and token budget. The
-losses are then compared story by story.
-"""
+"""Training models side by side, fairly: the same data in the same order, the same optimizer, schedule and budget."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -65,16 +61,28 @@ def compare(
             )
     complete, damaged = complete_runs(out, corpus, lambda _: True)
     runs: dict[Variant, dict[int, CompleteRun]] = {variant: {} for variant in config.variants}
-    for run in sorted(complete, key=lambda run: (_size(config.variant(run.config)), run.config.seed)):
-        runs.setdefault(config.variant(run.config), {})[run.config.seed] = run
+    named = [(config.variant(run.config), run.config.seed, run) for run in complete]
+    for variant, seed, run in sorted(named, key=lambda x: (x[0].shape.blocks, x[0].shape.depth, str(x[0]), x[1])):
+        runs.setdefault(variant, {})[seed] = run
     machine = provenance(choose_device(config.base.device))
-    precisions = sorted({run.provenance["precision"] for run in complete})
-    machine["precision"] = " and ".join(precisions)
+    machine["precision"] = " and ".join(sorted({run.provenance["precision"] for run in complete}))
     speeds = _speeds(config, list(runs), corpus, out, machine)
     spread = seed_spread([run.loss.nats for run in by_seed.values()] for by_seed in runs.values())
     result = Comparison(
         config=config,
-        rows=tuple(_row(config, variant, runs, speeds[str(variant)], spread, published) for variant in runs),
+        rows=tuple(
+            Row(
+                name=str(variant),
+                shape=str(variant.shape),
+                counts=count(config.model(variant)),
+                seeds=tuple(by_seed),
+                losses=tuple(run.loss for run in by_seed.values()),
+                tokens_per_second=speeds[str(variant)],
+                gap=gap_of(variant, runs, spread=spread),
+                paper_gap=published(config.base.model.dim, variant),
+            )
+            for variant, by_seed in runs.items()
+        ),
         spread=None if spread is None else spread / complete[0].loss.tokens,
         left_out=damaged,
         data=StudyData.of(corpus),
@@ -112,10 +120,6 @@ def _check(config: CompareConfig, corpus: Corpus, out: Path) -> None:
         folder.check(config.run(variant, run.seed), corpus)
 
 
-def _size(variant: Variant) -> tuple[int, int, str]:
-    return variant.shape.blocks, variant.shape.depth, str(variant)
-
-
 def _speeds(
     config: CompareConfig, variants: list[Variant], corpus: Corpus, out: Path, machine: dict[str, Any]
 ) -> dict[str, float]:
@@ -130,23 +134,3 @@ def _speeds(
         pass
     measured = measure_speeds([config.run(variant, config.seeds[0]) for variant in variants], corpus)
     return dict(zip(map(str, variants), measured, strict=True))
-
-
-def _row(
-    config: CompareConfig,
-    variant: Variant,
-    runs: dict[Variant, dict[int, CompleteRun]],
-    speed: float,
-    spread: float | None,
-    published: Published,
-) -> Row:
-    return Row(
-        name=str(variant),
-        shape=str(variant.shape),
-        counts=count(config.model(variant)),
-        seeds=tuple(runs[variant]),
-        losses=tuple(run.loss for run in runs[variant].values()),
-        tokens_per_second=speed,
-        gap=gap_of(variant, runs, spread=spread),
-        paper_gap=published(config.base.model.dim, variant),
-    )

@@ -14,7 +14,7 @@ from frailt.model.config import ModelConfig
 from frailt.model.counts import Counts
 from frailt.model.shape import Shape
 from frailt.model.variant import Variant
-from frailt.studies.cells import StudyData
+from frailt.studies.cells import StudyData, settings_of, with_settings
 from frailt.studies.gap import Gap
 from frailt.training.config import TrainConfig
 from frailt.training.run_folder import INCIDENTAL
@@ -64,18 +64,14 @@ class CompareConfig:
         settings = variant.training
         if barred := SHARED & settings.keys():
             raise InputError(f"{min(barred)} is the same for all models; leave it out of {excerpt(str(variant))!r}")
-        stored = dataclasses.asdict(replace(self.base, model=self.model(variant), seed=seed))
-        for name, value in settings.items():
-            (stored["optimizer"] if name in stored["optimizer"] else stored)[name] = value
-        return from_json(TrainConfig, stored, f"model {excerpt(str(variant))!r}")
+        base = replace(self.base, model=self.model(variant), seed=seed)
+        return with_settings(base, settings, f"model {excerpt(str(variant))!r}")
 
     def variant(self, run: TrainConfig) -> Variant:
         """The name of a run's model in this comparison."""
         settings = dict(Variant.of(run.model, self.base.model).settings)
-        for config, base in ((run, self.base), (run.optimizer, self.base.optimizer)):
-            for name in {item.name for item in dataclasses.fields(config)} - SHARED:
-                if getattr(config, name) != getattr(base, name):
-                    settings[name] = getattr(config, name)
+        usual, others = settings_of(self.base), SHARED | dataclasses.asdict(run.model).keys()
+        settings |= {name: v for name, v in settings_of(run).items() if name not in others and v != usual[name]}
         return Variant.make(Shape.parse(run.model.shape), settings)
 
 

@@ -97,15 +97,11 @@ def plan_seconds(
         corpus: the data.
         jobs: runs at once, by width.
     """
-    total = 0.0
-    for dim in {config.model.dim for config in left}:
-        each = [
-            speeds[dim].seconds(config, len(corpus.valid), done=done)
-            for config, done in left.items()
-            if config.model.dim == dim
-        ]
-        total += max(max(each), sum(each) / min(jobs[dim], len(each)))
-    return total
+    each: dict[int, list[float]] = {}
+    for config, done in left.items():
+        dim = config.model.dim
+        each.setdefault(dim, []).append(speeds[dim].seconds(config, len(corpus.valid), done=done))
+    return sum(max(max(times), sum(times) / min(jobs[dim], len(times))) for dim, times in each.items())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,14 +191,7 @@ def plan_rows(
             time_left = clock(speeds[config.model.dim].seconds(config, len(corpus.valid), done=left[config]))
             if left[config]:
                 time_left += f" from step {left[config]:,} of {config.steps:,}"
-        rows.append(
-            (
-                names[config],
-                str(config.model.depth),
-                f"{counts.parameters:,}",
-                f"{counts.flops / 1e6:.2f}",
-                f"{(STATE_BYTES * counts.parameters + kept) / 1e6:,.0f} MB",
-                time_left,
-            )
-        )
+        memory = f"{(STATE_BYTES * counts.parameters + kept) / 1e6:,.0f} MB"
+        parameters, flops = f"{counts.parameters:,}", f"{counts.flops / 1e6:.2f}"
+        rows.append((names[config], str(config.model.depth), parameters, flops, memory, time_left))
     return rows

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,7 @@ class SweepProgress:
     """Where a sweep stands."""
 
     complete: int
-    """Runs that are trained and measured."""
+    """Runs that are trained and measured. At the end fewer than ``runs`` where time was up, or others train some."""
     runs: int
     share: float
     """Share of the whole training that is done, by FLOPs, from 0 to 1."""
@@ -28,23 +28,14 @@ class SweepProgress:
     """From the speed since this command began; unset until there is one."""
     running: tuple[str, ...]
     """Runs that are under way, with their steps."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """At the end: reasons by the folder names of runs whose last try failed."""
 
     def describe(self) -> str:
         """The same in a few words."""
         left = "" if self.seconds_left is None else f", {clock(self.seconds_left)} left"
         running = f": {', '.join(self.running)}" if self.running else ""
         return f"{self.complete}/{self.runs} models, {self.share:.1%}{left}{running}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """How a sweep ended."""
-
-    complete: int
-    """Runs that are trained and measured. Fewer than ``runs`` where time was up, or others still train some."""
-    runs: int
-    failed: dict[str, str]
-    """Reasons by the folder names of runs whose last try failed."""
 
 
 def sweep(
@@ -56,7 +47,7 @@ def sweep(
     jobs: int | None = None,
     deadline: float | None = None,
     report: Callable[[SweepProgress], None] = lambda _: None,
-) -> Outcome:
+) -> SweepProgress:
     """Train what is missing of a list of runs, several at once. Each run lies in ``out/runs``.
 
     Args:
@@ -68,6 +59,9 @@ def sweep(
         deadline: value of ``time.monotonic()`` at which all states are saved and work stops; the same call goes on.
             Unset: to the end.
         report: called about each second.
+
+    Returns:
+        Where it stands at the end.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; every run has saved its state.
@@ -84,13 +78,8 @@ def sweep(
     run(missing, corpus.folder, out, jobs=jobs, deadline=deadline, look=lambda: report(watch.look()))
     end = watch.look()
     report(end)
-    folders = [cell_folder(config, corpus, out) for config in missing]
-    reasons = {folder.name: failure(folder) for folder in folders}
-    return Outcome(
-        complete=end.complete,
-        runs=end.runs,
-        failed={name: reason for name, reason in reasons.items() if reason is not None},
-    )
+    reasons = {(path := cell_folder(config, corpus, out)).name: failure(path) for config in missing}
+    return replace(end, failed={name: reason for name, reason in reasons.items() if reason is not None})
 
 
 def check_folder(out: Path) -> None:

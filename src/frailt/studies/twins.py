@@ -42,24 +42,12 @@ def plan(config: ModelConfig) -> list[Twin]:
     if shape.standard:
         raise InputError(f"shape {shape} is a standard model and has no twins; give one with passes, like 1^8")
     counts = count(config)
-    deep, shallow = standard(config, shape.depth), standard(config, shape.blocks)
+    deep, shallow = (replace(config, shape=str(blocks)) for blocks in (shape.depth, shape.blocks))
     narrow = _fit(deep, lambda c: count(c).parameters, counts.parameters)
     wide = _fit(shallow, lambda c: count(c).flops, counts.flops)
-    return [
-        Twin(rule=rule, config=c, counts=count(c))
-        for rule, c in (
-            ("the model", config),
-            ("shallow", shallow),
-            ("equal depth", deep),
-            ("equal parameters", narrow),
-            ("equal FLOPs", wide),
-        )
-    ]
-
-
-def standard(config: ModelConfig, blocks: int) -> ModelConfig:
-    """The standard model with this many blocks and otherwise the same sizes."""
-    return replace(config, shape=str(blocks))
+    rules = ("the model", "shallow", "equal depth", "equal parameters", "equal FLOPs")
+    twins = (config, shallow, deep, narrow, wide)
+    return [Twin(rule=rule, config=twin, counts=count(twin)) for rule, twin in zip(rules, twins, strict=True)]
 
 
 def _fit(config: ModelConfig, cost: Callable[[ModelConfig], int], target: int) -> ModelConfig:

@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from frailt.configs import from_json
 from frailt.data.corpus import Corpus
 from frailt.device import choose_device
 from frailt.errors import excerpt
@@ -17,25 +16,11 @@ from frailt.evaluation.loss import Loss
 from frailt.figures import new_figure, save_figure
 from frailt.files import write_json, write_text
 from frailt.reports import Markdown, markdown_table, render
-from frailt.studies.cells import Settings, StudyData, cell_folder, settings_of
+from frailt.studies.cells import Settings, StudyData, cell_folder, settings_of, with_settings
 from frailt.studies.workers import failure
 from frailt.training.config import TrainConfig
 from frailt.training.provenance import provenance
 from frailt.training.run_folder import INCIDENTAL, RunFolder
-
-
-def with_settings(base: TrainConfig, settings: Settings) -> TrainConfig:
-    """``base`` with other values of some settings.
-
-    Raises:
-        InputError: a value is refused, or the values do not go together.
-    """
-    stored = dataclasses.asdict(base)
-    for name, value in settings.items():
-        part = next(part for part in (stored["model"], stored["optimizer"], stored) if name in part)
-        part[name] = value
-    words = " ".join(f"{name}={value}" for name, value in settings.items())
-    return from_json(TrainConfig, stored, f"run {excerpt(words)!r}")
 
 
 def combinations(base: TrainConfig, axes: Mapping[str, Sequence[Any]]) -> list[TrainConfig]:
@@ -44,7 +29,11 @@ def combinations(base: TrainConfig, axes: Mapping[str, Sequence[Any]]) -> list[T
     Raises:
         InputError: a combination is refused.
     """
-    return [with_settings(base, dict(zip(axes, values, strict=True))) for values in product(*axes.values())]
+    runs: list[TrainConfig] = []
+    for values in product(*axes.values()):
+        words = " ".join(f"{name}={value}" for name, value in zip(axes, values, strict=True))
+        runs.append(with_settings(base, dict(zip(axes, values, strict=True)), f"run {excerpt(words)!r}"))
+    return runs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,14 +14,12 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import torch
 
-from frailt.configs import from_json
 from frailt.data.corpus import Corpus
 from frailt.device import choose_device
 from frailt.errors import InputError
@@ -71,11 +69,6 @@ def work(configs: Sequence[TrainConfig], data: Path, out: Path, stop: Callable[[
                 sys.exit(DEVICE_LOST)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Failure:
-    reason: str
-
-
 def _fail(folder: Path, reason: str, more: str = "") -> None:
     line = reason.splitlines()[0][:LONGEST_REASON] + more
     try:
@@ -88,8 +81,8 @@ def failure(folder: Path) -> str | None:
     """Why a run's last try failed, if it did."""
     path = _failure_file(folder)
     try:
-        return from_json(_Failure, read_json(path), str(path)).reason if path.is_file() else None
-    except InputError:
+        return str(read_json(path)["reason"]) if path.is_file() else None
+    except (InputError, KeyError):
         return f"{path} is damaged"
 
 
