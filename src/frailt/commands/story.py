@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from frailt.files import read_json
-from frailt.model.shape import Shape
+from frailt.model.shape import Iterations, Shape
 from frailt.options import Words, parse, passes, write
 
 if TYPE_CHECKING:
@@ -76,9 +76,7 @@ def _default_model() -> Path:
     return newest
 
 
-def _note_passes(
-    config: "ModelConfig", iterations: int | tuple[int, ...] | None, early_exit: "EarlyExit | None"
-) -> None:
+def _note_passes(config: "ModelConfig", iterations: Iterations, early_exit: "EarlyExit | None") -> None:
     shape = Shape.parse(config.shape)
     counts = shape.passes(iterations)
     if any(asked > group.iterations for asked, group in zip(counts, shape.groups, strict=True)):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from frailt.model.config import ModelConfig
 from frailt.model.operations import llama_blocks, unrolled
+from frailt.model.shape import Iterations
 from frailt.model.stored import StoredModel, as_float32
 
 Array = NDArray[np.float32]
@@ -36,7 +37,7 @@ class PlainLlama:
     """Of each layer's feed-forward output, shape ``(dim,)``; ``None``: nowhere any."""
 
 
-def plain_llama(model: StoredModel, iterations: int | tuple[int, ...] | None = None) -> PlainLlama:
+def plain_llama(model: StoredModel, iterations: Iterations = None) -> PlainLlama:
     """Unroll a model, with its own passes or with ``iterations``.
 
     Raises:

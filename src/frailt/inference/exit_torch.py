@@ -15,7 +15,7 @@ from frailt.inference.exit_rule import EarlyExit
 from frailt.model.attention import View, make_view
 from frailt.model.cache import Cache, Slot
 from frailt.model.frailt import FraiLT, Group
-from frailt.model.shape import Shape
+from frailt.model.shape import Iterations, Shape
 
 
 class Step(NamedTuple):
@@ -28,11 +28,7 @@ class Step(NamedTuple):
 
 
 def step(
-    model: FraiLT,
-    tokens: Int[Tensor, " batch"],
-    cache: Cache,
-    early_exit: EarlyExit,
-    iterations: int | tuple[int, ...] | None = None,
+    model: FraiLT, tokens: Int[Tensor, " batch"], cache: Cache, early_exit: EarlyExit, iterations: Iterations = None
 ) -> Step:
     """Read one token more of each text, after at least one that is in the cache already.
 

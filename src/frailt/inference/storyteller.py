@@ -12,6 +12,7 @@ from frailt.inference.exit_rule import EarlyExit
 from frailt.inference.generation import Batch, Decoder, Finish, Row, generators
 from frailt.inference.sampling import Sampling
 from frailt.model.config import ModelConfig
+from frailt.model.shape import Iterations
 from frailt.model.stored import read_model
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Storyteller(ABC):
     tokenizer: Tokenizer
 
     @abstractmethod
-    def decoder(self, iterations: int | tuple[int, ...] | None = None, early_exit: EarlyExit | None = None) -> Decoder:
+    def decoder(self, iterations: Iterations = None, early_exit: EarlyExit | None = None) -> Decoder:
         """A new decoder with these passes, as for ``FraiLT.forward``, or fewer where a token may leave early."""
 
     def generate(
@@ -48,7 +49,7 @@ class Storyteller(ABC):
         prompts: Sequence[str],
         sampling: Sampling | None = None,
         *,
-        iterations: int | tuple[int, ...] | None = None,
+        iterations: Iterations = None,
         early_exit: EarlyExit | None = None,
     ) -> list[str]:
         """Complete each prompt; the completions alone, without their prompts.
@@ -75,7 +76,7 @@ class Storyteller(ABC):
         prompt: str,
         sampling: Sampling | None = None,
         *,
-        iterations: int | tuple[int, ...] | None = None,
+        iterations: Iterations = None,
         early_exit: EarlyExit | None = None,
     ) -> Iterator[str]:
         """Complete one prompt, piece by piece as it is written. The pieces join to what ``generate`` gives."""
@@ -88,7 +89,7 @@ class Storyteller(ABC):
         sampling: Sampling | None = None,
         *,
         rows: Sequence[int] | None = None,
-        iterations: int | tuple[int, ...] | None = None,
+        iterations: Iterations = None,
         early_exit: EarlyExit | None = None,
     ) -> Iterator[Token]:
         """Yield tokens as completions are written side by side.

@@ -17,7 +17,7 @@ from frailt.inference.storyteller import Storyteller, tokenizer_of
 from frailt.model.cache import Cache
 from frailt.model.checkpoint import load_model
 from frailt.model.frailt import FraiLT
-from frailt.model.shape import Shape
+from frailt.model.shape import Iterations, Shape
 
 
 class TorchStoryteller(Storyteller):
@@ -34,18 +34,14 @@ class TorchStoryteller(Storyteller):
         model = load_model(path)
         return cls(model.to(device), tokenizer_of(path, model.config, tokenizer))
 
-    def decoder(
-        self, iterations: int | tuple[int, ...] | None = None, early_exit: EarlyExit | None = None
-    ) -> "TorchDecoder":
+    def decoder(self, iterations: Iterations = None, early_exit: EarlyExit | None = None) -> "TorchDecoder":
         return TorchDecoder(self.model, iterations, early_exit)
 
 
 class TorchDecoder(Decoder):
     """Reads a batch with one cache; see ``generation.Decoder``."""
 
-    def __init__(
-        self, model: FraiLT, iterations: int | tuple[int, ...] | None = None, early_exit: EarlyExit | None = None
-    ) -> None:
+    def __init__(self, model: FraiLT, iterations: Iterations = None, early_exit: EarlyExit | None = None) -> None:
         super().__init__(model.config.context)
         self.model, self.iterations, self.early_exit = model, iterations, early_exit
         self._all = model.config.passes(iterations)

@@ -24,11 +24,7 @@ class View:
 
 
 def make_view(
-    config: ModelConfig,
-    time: int,
-    start: int,
-    real: Bool[Tensor, "batch keys"] | None,
-    device: torch.device,
+    config: ModelConfig, time: int, start: int, real: Bool[Tensor, "batch keys"] | None, device: torch.device
 ) -> View:
     """Positions and mask of ``time`` new tokens after ``start`` earlier ones, ``real`` covering them all."""
     columns = torch.arange(start + time, device=device)

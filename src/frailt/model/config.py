@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from frailt.errors import InputError, excerpt
 from frailt.model.encodings import ENCODINGS, EncodingKind
-from frailt.model.shape import GroupShape, Shape
+from frailt.model.shape import GroupShape, Iterations, Shape
 
 LIMITS: dict[str, tuple[float, float]] = {
     "dim": (1, 1 << 20),
@@ -80,7 +80,7 @@ class ModelConfig:
         """Effective depth: blocks times passes."""
         return Shape.parse(self.shape).depth
 
-    def passes(self, iterations: int | tuple[int, ...] | None = None) -> tuple[int, ...]:
+    def passes(self, iterations: Iterations = None) -> tuple[int, ...]:
         """The passes of each group; see ``Shape.passes``.
 
         Raises:

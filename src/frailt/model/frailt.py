@@ -23,7 +23,7 @@ from frailt.model.attention import Attention, View, make_view
 from frailt.model.cache import Cache, Slot
 from frailt.model.config import ModelConfig
 from frailt.model.encodings import IterationEncoding, encoding_of
-from frailt.model.shape import GroupShape
+from frailt.model.shape import GroupShape, Iterations
 from frailt.model.weights import weights
 
 
@@ -161,7 +161,7 @@ class FraiLT(nn.Module):
         self,
         tokens: Int[Tensor, "batch time"],
         cache: Cache | None = None,
-        iterations: int | tuple[int, ...] | None = None,
+        iterations: Iterations = None,
         *,
         real: Bool[Tensor, "batch time"] | None = None,
         last_only: bool = False,

@@ -24,6 +24,10 @@ _LONGEST = 16 * _LIMIT
 """Characters of a shape, spaces included."""
 
 
+Iterations = int | tuple[int, ...] | None
+"""Passes: the shape's own, one number for every group with M > 1, or a number for each group."""
+
+
 @dataclass(frozen=True, slots=True)
 class GroupShape:
     """L blocks in sequence, passed M times."""
@@ -114,11 +118,8 @@ class Shape:
         """Whether this is a plain model: no encodings and no second pass anywhere."""
         return not any(group.encoded for group in self.groups)
 
-    def passes(self, iterations: "int | tuple[int, ...] | None") -> tuple[int, ...]:
+    def passes(self, iterations: Iterations) -> tuple[int, ...]:
         """The number of passes of each group.
-
-        Args:
-            iterations: ``None`` for the shape's own, an int for every group with M > 1, a tuple for each group.
 
         Raises:
             InputError: a count below 1, too many, or a tuple of another length than the groups.

@@ -23,7 +23,7 @@ from frailt.inference.generation import Decoder
 from frailt.inference.storyteller import Storyteller
 from frailt.model.config import ModelConfig
 from frailt.model.operations import unrolled
-from frailt.model.shape import Shape
+from frailt.model.shape import Iterations, Shape
 from frailt.model.stored import BFLOAT16
 
 WORTH_THREADS = 150_000
@@ -44,9 +44,7 @@ class CompiledStoryteller(Storyteller):
             raise InputError(f"threads is {threads}; it must be at least 1")
         self.config, self.packed, self.tokenizer, self.threads = packed.config, packed, tokenizer, threads
 
-    def decoder(
-        self, iterations: int | tuple[int, ...] | None = None, early_exit: EarlyExit | None = None
-    ) -> "CompiledDecoder":
+    def decoder(self, iterations: Iterations = None, early_exit: EarlyExit | None = None) -> "CompiledDecoder":
         return CompiledDecoder(self.packed, iterations, early_exit, threads=self.threads)
 
 
@@ -77,7 +75,7 @@ class CompiledDecoder(Decoder):
     def __init__(
         self,
         packed: Packed,
-        iterations: int | tuple[int, ...] | None = None,
+        iterations: Iterations = None,
         early_exit: EarlyExit | None = None,
         *,
         threads: int | None = None,

@@ -108,11 +108,7 @@ def _add_int8(builder: Any, total: Any, line: Any, x: Any) -> Any:
     return builder.add(total, sums)
 
 
-_ADD: dict[Any, Callable[..., Any]] = {
-    types.float32: _add_float32,
-    types.uint16: _add_bfloat16,
-    types.int8: _add_int8,
-}
+_ADD: dict[Any, Callable[..., Any]] = {types.float32: _add_float32, types.uint16: _add_bfloat16, types.int8: _add_int8}
 
 sixteen_rows: Any = intrinsic(_sixteen_rows)
 """``sixteen_rows(weights, at, x, n, out, row)``: 16 rows of ``n`` weights from place ``at`` on, times ``x``, into
