@@ -356,7 +356,8 @@ def test_stories_have_the_losses_of_their_own_tokens(made: Made, corpus: Corpus)
     runs, damaged = complete_runs(made[1], corpus, lambda _: True)
     assert (len(runs), damaged) == (len(SHAPES) * len(SEEDS), {})
     for run in runs[:2]:
-        losses = token_losses(load_model(run.folder), tokens)
+        folder = made[1] / "runs" / folder_name(Variant.of(run.config.model), run.config.seed)
+        losses = token_losses(load_model(folder), tokens)
         assert np.add.reduceat(losses, starts) == pytest.approx(run.stories)
 
 

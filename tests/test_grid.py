@@ -155,6 +155,37 @@ def test_every_cell_is_trained_once_and_as_by_itself(made: Made, corpus: Corpus,
     assert np.load(cell_folder(cell, corpus, out) / "story_nats.npy").sum() == pytest.approx(alone.loss.nats, rel=1e-6)
 
 
+def test_a_grid_lives_on_in_its_records(made: Made, corpus: Corpus, tmp_path: Path) -> None:
+    """A fresh clone has them alone: it trains no recorded cell again, and reports them all."""
+    out = tmp_path / "grid"
+    shutil.copytree(made[0] / "cells", out / "cells")
+    results = GridResults.of(GRID, corpus, made[0])
+    more = replace(GRID, shapes=(*GRID.shapes, "4"), widths=(8,), seeds=(0,))
+    work(more.cells(), corpus.folder, out, lambda: False)
+    assert [path.name[:6] for path in (out / "runs").iterdir()] == ["d8-4-s"]
+    again = GridResults.of(GRID, corpus, out)
+    assert [run for run in again.runs if run.model != "4"] == list(results.runs)
+    assert again.gaps == results.gaps
+    assert all(file.stat().st_size < 20_000 for file in out.glob("cells/*"))
+
+
+def test_a_damaged_record_is_left_out_and_named(made: Made, corpus: Corpus, tmp_path: Path) -> None:
+    out = tmp_path / "grid"
+    shutil.copytree(made[0] / "cells", out / "cells")
+    first, *_ = sorted((out / "cells").iterdir())
+    first.write_text('{"config": ')
+    results = GridResults.of(GRID, corpus, out)
+    assert len(results.runs) == 15
+    assert list(results.left_out) == [first.stem]
+
+
+def test_records_of_other_data_are_none_of_the_grids(made: Made, tmp_path: Path) -> None:
+    out = tmp_path / "grid"
+    shutil.copytree(made[0] / "cells", out / "cells")
+    with pytest.raises(InputError, match="holds no complete run of this protocol and data"):
+        GridResults.of(GRID, make_chain(tmp_path / "chain"), out)
+
+
 def test_runs_that_differ_in_their_training_alone_have_names_of_their_own() -> None:
     """In plans and progress; a run's folder has a hash besides."""
     cells = replace(GRID, widths=(8,), seeds=(0,), shapes=("1", "1^2", "1^2:passes=random", "1^2:lr=0.5")).cells()
@@ -483,7 +514,7 @@ def report(made: Made, corpus: Corpus) -> Path:
 
 
 def test_a_report_is_whole(report: Path) -> None:
-    names = {path.name for path in report.iterdir()} - {"runs"}
+    names = {path.name for path in report.iterdir()} - {"runs", "cells"}
     pictures = {"figure-4.png", "figure-4.pdf"}
     assert names == {"report.md", "report.html", "grid.json", *pictures}
     text = (report / "report.md").read_text()
@@ -674,6 +705,7 @@ def test_results_can_be_read_again(report: Path, corpus: Corpus) -> None:
 
 def test_a_damaged_or_foreign_run_costs_no_report(made: Made, corpus: Corpus, tmp_path: Path) -> None:
     out = shutil.copytree(made[0], tmp_path / "grid")
+    shutil.rmtree(out / "cells")
     cells = GRID.cells()
     (cell_folder(cells[0], corpus, out) / "run.json").write_text("[" * 10**5)
     (cell_folder(cells[1], corpus, out) / "story_nats.npy").write_bytes(b"none")

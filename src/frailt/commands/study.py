@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,11 +13,10 @@ from frailt.console import ProgressLine, clock
 from frailt.device import Device, choose_device
 from frailt.errors import InputError
 from frailt.options import table
-from frailt.studies.cells import cell_folder, steps_done
+from frailt.studies.cells import cell_folder, is_done, keep_record, steps_done
 from frailt.studies.estimate import HEADERS, plan_rows, plan_seconds, probe
 from frailt.studies.sweep import sweep
 from frailt.studies.workers import jobs_at
-from frailt.training.run_folder import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +74,16 @@ class Study:
             InputError: a run has failed; the report is written.
         """
         folders = {cell: cell_folder(cell, corpus, out) for cell in cells}
-        left = {cell: steps_done(cell, path) for cell, path in folders.items() if not RunFolder(path).is_complete}
+        for folder in () if self.plan else folders.values():
+            with suppress(InputError):  # The report names a damaged one.
+                keep_record(folder, corpus)  # A kill may have come between a run's end and its record.
+        left = {cell: steps_done(cell, path) for cell, path in folders.items() if not is_done(path)}
         if self.plan or (self.trains and self.minutes is None):  # A slice of time is not spent on a probe.
             _print_plan(cells, left, corpus, jobs)
         failed: dict[str, str] = {}
         if left and self.trains:
             failed = self._train(name, cells, corpus, out)
-        if not self.plan and (self.report or any(RunFolder(path).is_complete for path in folders.values())):
+        if not self.plan and (self.report or any(map(is_done, folders.values()))):
             print(f"Report: {', '.join(map(str, report()))}")
         if failed:
             cell, reason = next(iter(failed.items()))

@@ -1,7 +1,8 @@
-"""The runs of a study: how a folder is named by what is trained in it, and what the runs in a folder are.
+"""The runs of a study: how a folder is named by what is trained in it, and what is kept of a run that is complete.
 
 A study is any list of ``TrainConfig``. Each has a folder of its own in ``OUT/runs``, so studies with other settings or
-other data can share ``OUT``, and nothing is ever trained over.
+other data can share ``OUT``, and nothing is ever trained over. A complete run leaves a record in ``OUT/cells``: a few
+kilobytes, without its weights. Reports need no more: ``OUT/runs`` may be deleted, or never have been on this machine.
 """
 
 import hashlib
@@ -18,12 +19,13 @@ from frailt.data.corpus import Corpus
 from frailt.data.manifest import Manifest
 from frailt.errors import InputError
 from frailt.evaluation.loss import Loss
+from frailt.files import read_json, write_json
 from frailt.model.config import ModelConfig
 from frailt.model.counts import count
 from frailt.model.variant import Variant
 from frailt.studies.gap import Gap, gap_closed
 from frailt.training.config import TrainConfig
-from frailt.training.run_folder import INCIDENTAL, RunFolder
+from frailt.training.run_folder import INCIDENTAL, DataRecord, RunFolder
 
 Settings = dict[str, Any]
 """Values by the names of fields, of the training, its model or its optimizer."""
@@ -98,14 +100,13 @@ def cell_folder(config: TrainConfig, corpus: Corpus, out: Path) -> Path:
 
 def trained_on(folder: Path, corpus: Corpus) -> bool:
     """Whether a run's record names this data."""
-    data = RunFolder(folder).record().data
-    return {"train": data.train, "valid": data.valid} == corpus.digest
+    return RunFolder(folder).record().data.hashes == corpus.digest
 
 
 def steps_done(config: TrainConfig, folder: Path) -> int:
     """Training steps of a run that need not be made again: those before the saved state that it goes on from."""
     run = RunFolder(folder)
-    return run.saved if run.result is None else config.steps
+    return config.steps if record_file(folder).is_file() or run.result is not None else run.saved
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,23 +125,78 @@ class StudyData:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CompleteRun:
-    """A run that is trained to its end."""
+    """A run that is trained to its end: what its record holds."""
 
-    folder: Path
     config: TrainConfig
+    data: DataRecord
     loss: Loss
-    stories: np.ndarray
+    stories: tuple[float, ...]
     """Nats of each validation story."""
-    curve: list[tuple[int, float]]
+    curve: tuple[tuple[float, ...], ...]
     """Training tokens and validation loss along the run."""
     provenance: dict[str, Any]
     """Versions, commit, machine and precision that trained it."""
+
+    @classmethod
+    def of(cls, run: RunFolder, corpus: Corpus) -> "CompleteRun":
+        """What a run folder holds.
+
+        Raises:
+            InputError: the run is not complete, or a file is damaged or does not fit the data.
+        """
+        if run.result is not None and not run.is_complete:
+            raise InputError(f"{run.path} lacks the losses of its stories; train it with --resume, which adds them")
+        nats, record = run.story_nats(), run.record()
+        stories = max(1, int(np.count_nonzero(np.asarray(corpus.valid.tokens) == corpus.manifest.bos)))
+        if len(nats) != stories:
+            raise InputError(f"{run.path} has losses of {len(nats)} stories, and the data has {stories}")
+        return cls(
+            config=record.config,
+            data=record.data,
+            loss=Loss(nats=float(nats.sum()), tokens=len(corpus.valid) - 1, bytes=corpus.valid_bytes),
+            stories=tuple(nats.tolist()),
+            curve=tuple((m.tokens, m.valid_loss) for m in run.metrics() if m.valid_loss is not None),
+            provenance={**record.provenance, "precision": run.precision},
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> "CompleteRun":
+        """Read a record.
+
+        Raises:
+            InputError: it is missing or damaged.
+        """
+        return from_json(cls, read_json(path), str(path))
+
+    def write(self, path: Path) -> None:
+        """Write the record; losses of stories to the millionth of a nat."""
+        write_json(path, asdict(replace(self, stories=tuple(round(nats, 6) for nats in self.stories))))
+
+
+def record_file(folder: Path) -> Path:
+    """Where the record of the run in ``OUT/runs/NAME`` is kept: ``OUT/cells/NAME.json``."""
+    return folder.parent.parent / "cells" / f"{folder.name}.json"
+
+
+def keep_record(folder: Path, corpus: Corpus) -> None:
+    """Write the record of a run that is complete and has none yet.
+
+    Raises:
+        InputError: a file of the run is damaged.
+    """
+    if not record_file(folder).is_file() and RunFolder(folder).is_complete:
+        CompleteRun.of(RunFolder(folder), corpus).write(record_file(folder))
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a run is complete, or its record is there."""
+    return record_file(folder).is_file() or RunFolder(folder).is_complete
 
 
 def complete_runs(
     out: Path, corpus: Corpus, wanted: Callable[[TrainConfig], bool]
 ) -> tuple[list[CompleteRun], dict[str, str]]:
-    """The complete runs in ``out/runs`` that were trained on this data, by name, and those that cannot be read.
+    """The complete runs of a study that were trained on this data, by name, and those that cannot be read.
 
     Args:
         out: folder of a study.
@@ -148,33 +204,23 @@ def complete_runs(
         wanted: whether a config is of the study.
 
     Returns:
-        The runs, and reasons by the folder name of each run that is left out.
+        The runs, and reasons by the name of each run that is left out.
     """
-    stories = max(1, int(np.count_nonzero(np.asarray(corpus.valid.tokens) == corpus.manifest.bos)))
+    recorded = {path.stem: path for path in out.glob("cells/*.json")}
+    folders = {path.parent.name: path.parent for path in out.glob("runs/*/run.json")}
     runs, damaged = [], {}
-    for path in sorted((out / "runs").glob("*/run.json")):
-        run = RunFolder(path.parent)
+    for name in sorted(recorded.keys() | folders.keys()):
         try:
-            config = run.config()
-            if not (trained_on(run.path, corpus) and wanted(config)) or run.result is None:
+            if name in recorded:
+                found = CompleteRun.read(recorded[name])
+                if found.data.hashes == corpus.digest and wanted(found.config):
+                    runs.append(found)
                 continue
-            if not run.is_complete:
-                raise InputError(f"{run.path} lacks the losses of its stories; train it with --resume, which adds them")
-            nats = run.story_nats()
-            if len(nats) != stories:
-                raise InputError(f"{run.path} has losses of {len(nats)} stories, and the data has {stories}")
-            runs.append(
-                CompleteRun(
-                    folder=run.path,
-                    config=config,
-                    loss=Loss(nats=float(nats.sum()), tokens=len(corpus.valid) - 1, bytes=corpus.valid_bytes),
-                    stories=nats,
-                    curve=[(m.tokens, m.valid_loss) for m in run.metrics() if m.valid_loss is not None],
-                    provenance={**run.record().provenance, "precision": run.precision},
-                )
-            )
+            run = RunFolder(folders[name])
+            if trained_on(run.path, corpus) and wanted(run.config()) and run.result is not None:
+                runs.append(CompleteRun.of(run, corpus))
         except (InputError, OSError) as error:
-            damaged[run.path.name] = str(error)
+            damaged[name] = str(error)
     return runs, damaged
 
 
@@ -189,7 +235,7 @@ def gap_of(variant: Variant, runs: Mapping[Variant, Mapping[int, CompleteRun]], 
     if variant.shape.standard:
         return None
     shallow, model, deep = (
-        {seed: run.stories for seed, run in runs.get(name, {}).items()}
+        {seed: np.asarray(run.stories) for seed, run in runs.get(name, {}).items()}
         for name in (variant.shallow, variant, variant.deep)
     )
     return gap_closed(shallow, model, deep, spread=spread)

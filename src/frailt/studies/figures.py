@@ -8,7 +8,7 @@ from frailt.model.shape import Shape
 from frailt.studies.comparison import Comparison
 
 
-def draw_comparison(result: Comparison, curves: Mapping[str, Sequence[tuple[int, float]]], path: Path) -> None:
+def draw_comparison(result: Comparison, curves: Mapping[str, Sequence[tuple[float, ...]]], path: Path) -> None:
     """Two panels as PNG: validation loss against training tokens, and final loss against parameters.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Literal
 from frailt.console import clock
 from frailt.data.corpus import Corpus
 from frailt.errors import InputError
-from frailt.studies.cells import cell_folder, labels, training_flops
+from frailt.studies.cells import cell_folder, is_done, labels, training_flops
 from frailt.studies.workers import clear_failures, failure, run_local
 from frailt.training.config import TrainConfig
 from frailt.training.run_folder import RunFolder
@@ -89,7 +89,7 @@ def check_folder(out: Path) -> None:
         InputError: it is one.
     """
     names = {path.name for path in out.iterdir()} if out.is_dir() else set[str]()
-    if out.is_file() or (names and not names & {"runs", "budgets.json"}):
+    if out.is_file() or (names and not names & {"runs", "cells", "budgets.json"}):
         raise InputError(f"{out} holds other files and no grid; choose another --out")
 
 
@@ -97,8 +97,8 @@ class Watch:
     """Reads from the run folders how far their runs are, whoever trains them."""
 
     def __init__(self, configs: Sequence[TrainConfig], corpus: Corpus, out: Path) -> None:
-        folders = [(config, RunFolder(cell_folder(config, corpus, out))) for config in configs]
-        self.open = [(config, folder) for config, folder in folders if not _is_complete(folder)]
+        folders = [(config, cell_folder(config, corpus, out)) for config in configs]
+        self.open = [(config, folder) for config, folder in folders if not _is_done(folder)]
         """Runs that were not complete when last looked at."""
         self.names = labels(configs)
         self.runs = len(configs)
@@ -107,7 +107,7 @@ class Watch:
 
     def look(self) -> SweepProgress:
         """Where the runs are now."""
-        self.open = [(config, folder) for config, folder in self.open if not _is_complete(folder)]
+        self.open = [(config, folder) for config, folder in self.open if not _is_done(folder)]
         steps = [(config, _step(folder)) for config, folder in self.open]
         share = 1 - sum(training_flops(config) * (1 - step / config.steps) for config, step in steps) / self.flops
         now = time.monotonic()
@@ -122,15 +122,15 @@ class Watch:
         )
 
 
-def _is_complete(folder: RunFolder) -> bool:
+def _is_done(folder: Path) -> bool:
     try:
-        return folder.is_complete
+        return is_done(folder)
     except InputError:  # Damaged: who trains it says so.
         return False
 
 
-def _step(folder: RunFolder) -> int:
+def _step(folder: Path) -> int:
     try:
-        return folder.step
+        return RunFolder(folder).step
     except InputError:
         return 0

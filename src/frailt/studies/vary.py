@@ -12,15 +12,22 @@ from typing import Any
 from frailt.data.corpus import Corpus
 from frailt.device import choose_device
 from frailt.errors import excerpt
-from frailt.evaluation.loss import Loss
 from frailt.figures import new_figure, save_figure
 from frailt.files import write_json, write_text
 from frailt.reports import Markdown, markdown_table, render
-from frailt.studies.cells import Settings, StudyData, cell_folder, settings_of, with_settings
+from frailt.studies.cells import (
+    CompleteRun,
+    Settings,
+    StudyData,
+    cell_folder,
+    record_file,
+    settings_of,
+    with_settings,
+)
 from frailt.studies.workers import failure
 from frailt.training.config import TrainConfig
 from frailt.training.provenance import provenance
-from frailt.training.run_folder import INCIDENTAL, RunFolder
+from frailt.training.run_folder import INCIDENTAL
 
 
 def combinations(base: TrainConfig, axes: Mapping[str, Sequence[Any]]) -> list[TrainConfig]:
@@ -78,7 +85,7 @@ class SweepResult:
 
 
 def read_points(base: TrainConfig, axes: Mapping[str, Sequence[Any]], corpus: Corpus, out: Path) -> list[Point]:
-    """What is known of every combination, from the run folders in ``out/runs``."""
+    """What is known of every combination, from the records in ``out/cells``."""
     points: dict[str, Point] = {}
     for config in combinations(base, axes):
         values = settings_of(config)
@@ -87,11 +94,10 @@ def read_points(base: TrainConfig, axes: Mapping[str, Sequence[Any]], corpus: Co
             json.dumps(settings), Point(settings=settings, losses={}, bits_per_byte={}, failed={})
         )
         folder, seed = cell_folder(config, corpus, out), str(config.seed)
-        run = RunFolder(folder)
         if (reason := failure(folder)) is not None:
             point.failed[seed] = reason
-        elif run.is_complete and (end := run.result) is not None and end.nats is not None and end.targets:
-            loss = Loss(nats=end.nats, tokens=end.targets, bytes=corpus.valid_bytes)
+        elif record_file(folder).is_file():
+            loss = CompleteRun.read(record_file(folder)).loss
             point.losses[seed] = loss.nats_per_token
             point.bits_per_byte[seed] = loss.bits_per_byte
     return list(points.values())

@@ -24,9 +24,8 @@ from frailt.data.corpus import Corpus
 from frailt.device import choose_device
 from frailt.errors import InputError
 from frailt.files import BusyError, read_json, write_json, write_text
-from frailt.studies.cells import cell_folder
+from frailt.studies.cells import cell_folder, is_done, keep_record
 from frailt.training.config import TrainConfig
-from frailt.training.run_folder import RunFolder
 from frailt.training.trainer import train
 
 POLL_SECONDS = 1.0
@@ -51,8 +50,9 @@ def work(configs: Sequence[TrainConfig], data: Path, out: Path, stop: Callable[[
     for config in configs:
         folder = cell_folder(config, corpus, out)
         try:
-            if failure(folder) is None and not RunFolder(folder).is_complete:
+            if failure(folder) is None and not is_done(folder):
                 train(config, corpus, folder, resume=True, stop=stop)
+                keep_record(folder, corpus)
         except BusyError:
             continue
         except (InputError, OSError) as error:  # It has diverged, or memory or disk are full.

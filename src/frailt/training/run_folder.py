@@ -49,6 +49,11 @@ class DataRecord:
     valid: str
     """SHA-256 of the validation tokens."""
 
+    @property
+    def hashes(self) -> dict[str, str]:
+        """As ``Corpus.digest`` gives them."""
+        return {"train": self.train, "valid": self.valid}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StartRecord:
@@ -152,7 +157,7 @@ class RunFolder:
         record = self.record()
         if different := _differences(record.config, config):
             raise InputError(f"{self.path} holds a run with another {different[0]}; use its value or another --out")
-        if {"train": record.data.train, "valid": record.data.valid} != corpus.digest:
+        if record.data.hashes != corpus.digest:
             raise InputError(f"{self.path} was trained on other data; use that data or another --out")
 
     def lock(self) -> None:
