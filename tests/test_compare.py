@@ -23,7 +23,7 @@ from frailt.model.counts import count
 from frailt.model.frailt import FraiLT
 from frailt.model.shape import Shape
 from frailt.model.variant import Variant
-from frailt.paper.published import TABLE_2, TABLE_3, published_gap, published_loss
+from frailt.paper.published import TABLE_2, TABLE_3, published_gap
 from frailt.reports import escape
 from frailt.studies import compare as comparing
 from frailt.studies.cells import complete_runs
@@ -165,7 +165,6 @@ def test_the_gaps_of_the_paper(dim: int, percent: tuple[int, ...]) -> None:
 
 
 def test_a_cell_that_the_paper_lacks_has_no_gap() -> None:
-    assert published_loss(64, "1^4") is None
     for dim, shape in ((64, "1^4"), (65, "1^8"), (64, "(2)^4"), (64, "8"), (64, "1^8:none")):
         assert published_gap(dim, Variant.parse(shape)) is None
 

@@ -44,6 +44,7 @@ from frailt.paper.published import LOSSES
 from frailt.paper.verdicts import Verdict
 from frailt.reports import escape
 from frailt.studies import estimate, workers
+from frailt.studies import sweep as sweeping
 from frailt.studies.cells import cell_folder, label, labels, steps_done, training_flops
 from frailt.studies.estimate import Speed, plan_rows, plan_seconds, probe, steps_in_minutes
 from frailt.studies.sweep import SweepProgress, sweep
@@ -259,7 +260,9 @@ def test_the_time_limit_ends_all_workers_with_their_states(corpus: Corpus, tmp_p
         assert not RunFolder(cell_folder(cell, corpus, tmp_path)).is_complete
 
 
-def test_a_cell_that_fails_does_not_stop_the_others(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_cell_that_fails_does_not_stop_the_others(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wild_base = replace(BASE, optimizer=OptimizerConfig(lr=1e30, clip=1e30))
     wild = replace(GRID, widths=(8,), shapes=("1", "2"), base=wild_base)
     tame = GRID.cells()[:1]
@@ -268,7 +271,8 @@ def test_a_cell_that_fails_does_not_stop_the_others(corpus: Corpus, tmp_path: Pa
     assert reason is not None
     assert "training has diverged" in reason
     assert RunFolder(cell_folder(tame[0], corpus, tmp_path)).is_complete
-    outcome = sweep(replace(wild, seeds=(0,)).cells(), corpus, tmp_path, jobs=1)
+    monkeypatch.setattr(sweeping, "run_local", lambda *args, **_: work(*args, lambda: False))  # In this process.
+    outcome = sweep(replace(wild, seeds=(0,)).cells(), corpus, tmp_path)
     names = {cell_folder(cell, corpus, tmp_path).name for cell in replace(wild, seeds=(0,)).cells()}
     assert {name.rpartition("-")[0] for name in names} == {"d8-1-s0", "d8-2-s0"}
     assert (outcome.complete, outcome.failed.keys()) == (0, names)

@@ -9,7 +9,7 @@ import numpy as np
 from frailt.evaluation.judge.grading import METRICS
 from frailt.figures import new_figure, save_figure
 from frailt.paper.grades import KINDS, GradedModel
-from frailt.paper.power_law import MOST_LOSS, PowerLaw, power_law
+from frailt.paper.power_law import MOST_LOSS, PowerLaw, fitted, power_law
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,25 +69,17 @@ def _points(axes: "Axes", models: Sequence[GradedModel], metric: str, colour: st
     graded = [(model.kind, model.loss, model.grades[metric]) for model in models if model.loss and model.grades]
     for kind, marker in _MARKERS.items():
         for is_fitted in (True, False):
-            points = [(loss, grade) for k, loss, grade in graded if (k, loss <= MOST_LOSS) == (kind, is_fitted)]
-            axes.plot(
-                [loss for loss, _ in points],
-                [grade.value for _, grade in points],
-                linestyle="",
-                marker=marker,
-                markersize=5,
-                markeredgecolor=colour,
-                markerfacecolor=colour if is_fitted else "none",
-                alpha=alpha,
-            )
+            points = [(x, grade.value) for k, x, grade in graded if (k, x <= MOST_LOSS) == (kind, is_fitted)]
+            colours = {"markeredgecolor": colour, "markerfacecolor": colour if is_fitted else "none", "alpha": alpha}
+            if points:
+                axes.plot(*zip(*points, strict=True), linestyle="", marker=marker, markersize=5, **colours)
     for _, loss, grade in graded:
         if grade.interval is not None:
             axes.vlines(loss, *grade.interval, color=colour, linewidth=0.8, alpha=0.5)
 
 
 def _law(axes: "Axes", law: PowerLaw, models: Sequence[GradedModel], colour: str) -> None:
-    losses = [model.loss for model in models if model.loss is not None and model.loss <= MOST_LOSS and model.grades]
-    ends = np.array([min(losses), MOST_LOSS])
+    ends = np.array([min(model.loss or MOST_LOSS for model in fitted(models)), MOST_LOSS])
     axes.plot(ends, law.factor * ends**law.exponent, color=colour, linewidth=1.2)
     axes.annotate(
         rf"{law.factor:.2f} $\cdot$ loss$^{{{law.exponent:.2f}}}$" + f"\nR² {law.r2:.2f}, n = {law.n}",

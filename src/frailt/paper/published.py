@@ -83,14 +83,10 @@ LOSSES = {dim: TABLE_2[dim] | TABLE_3[dim] for dim in TABLE_2}
 """Tables 2 and 3 as one."""
 
 
-def published_loss(dim: int, shape: str) -> float | None:
-    """The loss that the paper gives for a cell, if it has that cell."""
-    return LOSSES.get(dim, {}).get(shape)
-
-
 def published_gap(dim: int, variant: Variant) -> float | None:
     """The gap closed that follows from the paper's tables 2 and 3, if they have the three cells."""
-    shallow, loss, deep = (published_loss(dim, str(name)) for name in (variant.shallow, variant, variant.deep))
+    row = LOSSES.get(dim, {})
+    shallow, loss, deep = (row.get(str(name)) for name in (variant.shallow, variant, variant.deep))
     if variant.shape.standard or shallow is None or loss is None or deep is None:
         return None
     return (shallow - loss) / (shallow - deep)

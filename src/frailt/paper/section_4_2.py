@@ -12,7 +12,7 @@ from frailt.evaluation.judge.grading import METRICS
 from frailt.model.shape import Shape
 from frailt.paper.grades import KINDS, GradedModel
 from frailt.paper.power_law import LEAST_POINTS, MOST_LOSS, fitted, power_law, slopes
-from frailt.paper.verdicts import Claim, DecidedClaim, Verdict, decide_all, held
+from frailt.paper.verdicts import Claim, DecidedClaim, Verdict, held
 from frailt.statistics import resample
 
 Models = Sequence[GradedModel]
@@ -146,7 +146,12 @@ CLAIMS: tuple[Claim[Models], ...] = (
 
 def claims(models: Models) -> list[DecidedClaim]:
     """All claims about grades, decided by these models."""
-    return decide_all(CLAIMS, [model for model in models if model.grades and not model.ablated])
+    graded = [model for model in models if model.grades and not model.ablated]
+    decided = [(claim, claim.decide(graded)) for claim in CLAIMS]
+    return [
+        DecidedClaim(section=c.section, text=c.text, rule=c.rule, verdict=v.outcome, detail=v.detail)
+        for c, v in decided
+    ]
 
 
 def _somewhere(models: Models, rivals: Mapping[str, str], *, above: bool = False) -> Verdict:

@@ -1,7 +1,7 @@
 """Claims of the paper, and what numbers say of them. Which claims there are stands in ``claims.py`` (of losses) and in
 ``section_4_2.py`` (of grades)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -61,12 +61,3 @@ class DecidedClaim:
     rule: str
     verdict: Outcome
     detail: str
-
-
-def decide_all(claims: Sequence[Claim[Evidence]], evidence: Evidence) -> list[DecidedClaim]:
-    """Claims with what the same evidence says of each."""
-    verdicts = [(claim, claim.decide(evidence)) for claim in claims]
-    return [
-        DecidedClaim(section=c.section, text=c.text, rule=c.rule, verdict=v.outcome, detail=v.detail)
-        for c, v in verdicts
-    ]

@@ -64,8 +64,6 @@ def probe(base: TrainConfig, widths: Sequence[int], corpus: Corpus, *, jobs: Map
 
     Args:
         base: the protocol; its width, shape and passes are not used.
-        widths: those to measure.
-        corpus: text to train on.
         jobs: runs at once at each width, which share this machine's threads.
     """
     if widths:
@@ -89,14 +87,7 @@ def probe(base: TrainConfig, widths: Sequence[int], corpus: Corpus, *, jobs: Map
 def plan_seconds(
     left: Mapping[TrainConfig, int], speeds: Mapping[int, Speed], corpus: Corpus, *, jobs: Mapping[int, int]
 ) -> float:
-    """Time for runs of which several go on at once, width by width: at least that of the longest.
-
-    Args:
-        left: what is to be trained, each with the steps that are done.
-        speeds: by width.
-        corpus: the data.
-        jobs: runs at once, by width.
-    """
+    """Time for runs, each with its steps that are done, ``jobs`` of them at once: at least that of the longest."""
     each: dict[int, list[float]] = {}
     for config, done in left.items():
         dim = config.model.dim
@@ -132,8 +123,6 @@ def steps_in_minutes(
 
     Args:
         configs_of: the study's runs at a number of steps.
-        corpus: text to train on.
-        out: folder of the study.
         minutes: for all runs together.
         jobs: runs at once at each width.
         keep: whether to write the budget down, since training is to follow.

@@ -69,6 +69,7 @@ def sweep(
     """
     check_folder(out)
     watch = Watch(configs, corpus, out)
+    watch.look()
     if on == "ray":
         from frailt.studies.ray_cluster import run_on_ray as run
     else:
@@ -97,8 +98,7 @@ class Watch:
     """Reads from the run folders how far their runs are, whoever trains them."""
 
     def __init__(self, configs: Sequence[TrainConfig], corpus: Corpus, out: Path) -> None:
-        folders = [(config, cell_folder(config, corpus, out)) for config in configs]
-        self.open = [(config, folder) for config, folder in folders if not _is_done(folder)]
+        self.open = [(config, cell_folder(config, corpus, out)) for config in configs]
         """Runs that were not complete when last looked at."""
         self.names = labels(configs)
         self.runs = len(configs)
@@ -107,8 +107,9 @@ class Watch:
 
     def look(self) -> SweepProgress:
         """Where the runs are now."""
-        self.open = [(config, folder) for config, folder in self.open if not _is_done(folder)]
-        steps = [(config, _step(folder)) for config, folder in self.open]
+        looked = [(config, folder, step) for config, folder in self.open if (step := _step(folder)) is not None]
+        self.open = [(config, folder) for config, folder, _ in looked]
+        steps = [(config, step) for config, _, step in looked]
         share = 1 - sum(training_flops(config) * (1 - step / config.steps) for config, step in steps) / self.flops
         now = time.monotonic()
         self.start = self.start or (now, share)
@@ -122,15 +123,9 @@ class Watch:
         )
 
 
-def _is_done(folder: Path) -> bool:
+def _step(folder: Path) -> int | None:
+    """The last step of a run that goes on; ``None`` of one that is done."""
     try:
-        return is_done(folder)
+        return None if is_done(folder) else RunFolder(folder).step
     except InputError:  # Damaged: who trains it says so.
-        return False
-
-
-def _step(folder: Path) -> int:
-    try:
-        return RunFolder(folder).step
-    except InputError:
         return 0
