@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from frailt.console import clock
 from frailt.data.corpus import Corpus
 from frailt.errors import InputError
+from frailt.files import hold
 from frailt.model.config import ModelConfig
 from frailt.model.frailt import FraiLT
 from frailt.paper.claims import (
@@ -232,12 +233,11 @@ def test_a_run_that_was_cut_off_goes_on(made: Made, corpus: Corpus, tmp_path: Pa
 def test_a_cell_that_another_process_trains_is_left_to_it(corpus: Corpus, tmp_path: Path) -> None:
     first, second = GRID.cells()[:2]
     folder = cell_folder(first, corpus, tmp_path)
-    holder = RunFolder(folder)
-    holder.lock()
+    lock = hold(folder / ".lock", "busy")
     work([first, second], corpus.folder, tmp_path, lambda: False)
     assert not (folder / "run.json").exists()
     assert RunFolder(cell_folder(second, corpus, tmp_path)).is_complete
-    holder.unlock()
+    lock.release()
     work([first, second], corpus.folder, tmp_path, lambda: False)
     assert RunFolder(folder).is_complete
 

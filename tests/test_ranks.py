@@ -30,7 +30,7 @@ from frailt.training.trainer import Progress, train
 TINY = TrainConfig(
     model=ModelConfig(shape="1^3", dim=16, heads=2, vocab_size=300, context=32),
     tokens=10 * 4 * 32,
-    evaluations=2,
+    evaluations=3,
     checkpoint_seconds=0.0,
     device="cpu",
     precision="float32",
@@ -91,7 +91,7 @@ def job(name, config, told=told, **options):
 
 
 def power_failure(progress):
-    if progress.step == 10:
+    if progress.step == 7:
         raise RuntimeError("power failure")
 
 
@@ -165,7 +165,7 @@ def hang(optimizer):
 dist.init_process_group("gloo")
 dist.barrier()  # Both are here: from now on they are about equally fast.
 dist.destroy_process_group()
-ranks.TIMEOUT = timedelta(seconds=5)
+ranks.TIMEOUT = timedelta(seconds=10)
 torch.optim.AdamW.step = hang
 trainer.train(config("1^3"), corpus, home / "hung")
 """
@@ -208,7 +208,7 @@ def home(empty: Path) -> Path:
 
 
 def power_failure(progress: Progress) -> None:
-    if progress.step == 10:
+    if progress.step == 7:
         raise RuntimeError("power failure")
 
 
@@ -271,7 +271,7 @@ def test_two_ranks_begin_from_a_model_that_rank_0_has(home: Path, told: list[dic
     assert_same(home / f"{sharding} begins", home / "alone begins")
 
 
-@pytest.mark.parametrize(("job", "step"), [("cut", 5), ("ddp stopped", 6), ("fsdp stopped", 6)])
+@pytest.mark.parametrize(("job", "step"), [("cut", 3), ("ddp stopped", 6), ("fsdp stopped", 6)])
 def test_one_process_goes_on_from_two_ranks(home: Path, job: str, step: int, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(home / job, run)
@@ -289,7 +289,7 @@ def test_what_ends_one_rank_ends_all(told: list[dict[str, Any]]) -> None:
     assert second["cut"] == ["InputError", "rank 0 has ended the run: power failure"]
     assert first["ruined"] == second["ruined"]
     assert first["ruined"][0] == "InputError"
-    assert "at step 10 and training has diverged; the state of step 5 is kept" in first["ruined"][1]
+    assert "at step 10 and training has diverged; the state of step 7 is kept" in first["ruined"][1]
 
 
 def test_a_looped_group_is_gathered_as_one_and_plain_blocks_one_by_one(told: list[dict[str, Any]]) -> None:

@@ -27,7 +27,7 @@ from frailt.configs import from_json
 from frailt.data.corpus import Corpus
 from frailt.errors import InputError
 from frailt.evaluation.loss import token_losses
-from frailt.files import BusyError
+from frailt.files import BusyError, hold
 from frailt.model.checkpoint import load_model
 from frailt.model.config import ModelConfig
 from frailt.model.frailt import FraiLT
@@ -49,6 +49,9 @@ TINY = TrainConfig(
     checkpoint_seconds=0.0,
     precision="float32",
 )
+
+LONGER = replace(TINY, tokens=24 * 4 * 32)
+"""Reports at the steps 10, 20 and 24: what fails at 20 has a state of 10 to go on from."""
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +169,7 @@ def test_damaged_nats_of_stories_give_one_clear_line(
     "settings", [{}, {"passes": "random"}, {"optimizer": OptimizerConfig(optimizer="muon", schedule="linear")}]
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(corpus: Corpus, tmp_path: Path, settings: dict[str, Any]) -> None:
-    config = replace(TINY, **settings)
+    config = replace(LONGER, **settings)
     train(config, corpus, tmp_path / "whole")
     with pytest.raises(RuntimeError, match="power"):
         train(config, corpus, tmp_path / "cut", report=Interrupting(20, RuntimeError("power failure")))
@@ -319,17 +322,17 @@ def test_a_full_disk_keeps_the_last_state(corpus: Corpus, tmp_path: Path) -> Non
 
 def test_a_damaged_state_gives_one_clear_line(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
-        train(TINY, corpus, tmp_path / "run", report=Interrupting(20, RuntimeError()))
+        train(LONGER, corpus, tmp_path / "run", report=Interrupting(20, RuntimeError()))
     state = tmp_path / "run" / "resume.pt"
     for damage in (state.read_bytes()[:-200], b"not a state", b""):
         state.write_bytes(damage)
         with pytest.raises(InputError, match=r"resume.pt is damaged .*delete it to train this run from its start"):
-            train(TINY, corpus, tmp_path / "run", resume=True)
+            train(LONGER, corpus, tmp_path / "run", resume=True)
 
 
 def test_a_state_of_another_optimizer_is_refused(corpus: Corpus, tmp_path: Path) -> None:
-    muon = replace(TINY, optimizer=OptimizerConfig(optimizer="muon"))
-    for config, folder in ((TINY, "adamw"), (muon, "muon")):
+    muon = replace(LONGER, optimizer=OptimizerConfig(optimizer="muon"))
+    for config, folder in ((LONGER, "adamw"), (muon, "muon")):
         with pytest.raises(RuntimeError):
             train(config, corpus, tmp_path / folder, report=Interrupting(20, RuntimeError()))
     shutil.copy(tmp_path / "adamw" / "resume.pt", tmp_path / "muon" / "resume.pt")
@@ -403,7 +406,7 @@ def test_a_run_goes_on_where_another_precision_is_fast(
         train(config, corpus, tmp_path / "run", stop=lambda: True)
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     train(config, corpus, tmp_path / "run", resume=True)
-    assert RunFolder(tmp_path / "run").precision == "bfloat16"
+    assert RunFolder(tmp_path / "run").record().precision == "bfloat16"
     assert RunFolder(tmp_path / "run").config().precision == "auto"
 
 
@@ -547,23 +550,51 @@ def test_a_batch_goes_to_the_device_whole_and_is_sliced_there(corpus: Corpus) ->
 
 
 def test_a_run_begins_from_a_saved_model(corpus: Corpus, tmp_path: Path) -> None:
-    train(TINY, corpus, tmp_path / "before")
+    train(LONGER, corpus, tmp_path / "before")
     begun = tmp_path / "begun"
     with pytest.raises(RuntimeError):
-        train(TINY, corpus, begun, start=tmp_path / "before", report=Interrupting(20, RuntimeError()))
+        train(LONGER, corpus, begun, start=tmp_path / "before", report=Interrupting(20, RuntimeError()))
     assert losses(begun)[0] < losses(tmp_path / "before")[0] - 0.1, "it begins where the other has ended"
-    with pytest.raises(InputError, match=r"began from the model .*before; give it --start"):
-        train(TINY, corpus, begun, resume=True)
+    train(LONGER, corpus, tmp_path / "whole", start=tmp_path / "before")
     with pytest.raises(InputError, match="began from fresh weights; leave out --start"):
-        train(TINY, corpus, tmp_path / "before", resume=True, start=tmp_path / "before")
-    train(TINY, corpus, begun, resume=True, start=tmp_path / "before")
-    train(TINY, corpus, tmp_path / "whole", start=tmp_path / "before")
-    assert same(begun, tmp_path / "whole")
-    assert RunFolder(begun).record().start is not None
-    other = replace(TINY, model=replace(TINY.model, shape="1^4"))
+        train(LONGER, corpus, tmp_path / "before", resume=True, start=tmp_path / "before")
+    with pytest.raises(InputError, match=r"began from the model .*before; leave out --start"):
+        train(LONGER, corpus, begun, resume=True, start=tmp_path / "whole")
+    other = replace(LONGER, model=replace(LONGER.model, shape="1^4"))
     with pytest.raises(InputError, match=r"encoding.table is 3 x 16 there and 4 x 16 here"):
         train(other, corpus, tmp_path / "other", start=tmp_path / "before")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_run_goes_on_without_the_model_that_it_began_from(corpus: Corpus, tmp_path: Path) -> None:
+    """Its record says which one that was. The weights are needed until a first state is saved."""
+    before, moved, begun = (tmp_path / name for name in ("before", "moved", "begun"))
+    train(LONGER, corpus, before)
+    train(LONGER, corpus, tmp_path / "whole", start=before)
+    with pytest.raises(RuntimeError):
+        train(LONGER, corpus, begun, start=before, report=Interrupting(0, RuntimeError()))
+    before.rename(moved)
+    with pytest.raises(InputError, match="before holds no model to begin from; say with --start where it is"):
+        train(LONGER, corpus, begun, resume=True)
+    shutil.copytree(tmp_path / "whole", before)
+    with pytest.raises(InputError, match=r"before has changed since .*begun began from it"):
+        train(LONGER, corpus, begun, resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        train(LONGER, corpus, begun, resume=True, start=moved, stop=later(10))
+    shutil.rmtree(before)
+    shutil.rmtree(moved)
+    with pytest.raises(KeyboardInterrupt):
+        train(LONGER, corpus, begun, resume=True, start=before, stop=later(5))
+    train(LONGER, corpus, begun, resume=True)
+    assert same(begun, tmp_path / "whole")
+
+
+def test_the_last_report_has_the_last_validation(corpus: Corpus, tmp_path: Path) -> None:
+    reports: list[Progress] = []
+    result = train(replace(TINY, evaluations=2), corpus, tmp_path / "run", report=reports.append)
+    assert reports[-1].valid_loss == result.loss.nats_per_token
+    assert reports[0].valid_loss == RunFolder(tmp_path / "run").metrics()[1].valid_loss
+    assert (reports[-1].step, reports[-1].seconds_left) == (20, 0)
 
 
 def test_validation_is_in_float32(corpus: Corpus, tmp_path: Path) -> None:
@@ -578,17 +609,17 @@ def test_a_complete_or_locked_run_makes_no_model(
     done = train(TINY, corpus, tmp_path / "run")
     monkeypatch.setattr(FraiLT, "__init__", lambda *_: pytest.fail("a model is made"))
     assert train(TINY, corpus, tmp_path / "run", resume=True) == done
-    busy = RunFolder(tmp_path / "busy")
-    busy.lock()
+    lock = hold(tmp_path / "busy" / ".lock", "busy")
     with pytest.raises(BusyError):
         train(TINY, corpus, tmp_path / "busy", resume=True)
-    busy.unlock()
+    lock.release()
 
 
 @pytest.mark.parametrize(
     "error",
     [
         RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:114] data. DefaultCPUAllocator: not enough memory: you tried"),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
         MemoryError(),
     ],
@@ -644,7 +675,7 @@ def test_a_state_that_is_not_this_run_s_is_refused_before_anything_changes(
     torch.save(damage(torch.load(run / "resume.pt", weights_only=True)), run / "resume.pt")
     before = (run / "metrics.jsonl").read_bytes()
     with pytest.raises(InputError, match=r"resume.pt is damaged"):
-        train(TINY, corpus, run, resume=True)
+        train(LONGER, corpus, run, resume=True)
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
@@ -658,7 +689,7 @@ def cut(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was stopped after ten steps, and killed later."""
     folder = tmp_path_factory.mktemp("cut") / "run"
     with pytest.raises(RuntimeError):
-        train(TINY, corpus, folder, report=Interrupting(20, RuntimeError()))
+        train(LONGER, corpus, folder, report=Interrupting(20, RuntimeError()))
     return folder
 
 
@@ -685,7 +716,7 @@ def test_damaged_metrics_are_one_line_and_nothing_changes(
     path.write_bytes(path.read_bytes() + line + b"\n")
     before = {file.name: file.read_bytes() for file in run.iterdir()}
     with pytest.raises(InputError, match=message) as caught:
-        train(TINY, corpus, run, resume=True)
+        train(LONGER, corpus, run, resume=True)
     assert len(str(caught.value).replace(str(tmp_path), "")) < 250
     assert {file.name: file.read_bytes() for file in run.iterdir()} == before
 
@@ -697,4 +728,4 @@ def test_a_damaged_record_is_one_line(corpus: Corpus, tmp_path: Path, cut: Path,
     run = Path(shutil.copytree(cut, tmp_path / "run"))
     (run / "run.json").write_text(text)
     with pytest.raises(InputError, match=r"run.json"):
-        train(TINY, corpus, run, resume=True)
+        train(LONGER, corpus, run, resume=True)

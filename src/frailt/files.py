@@ -101,7 +101,7 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write ``data``, atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)

@@ -10,7 +10,6 @@ from frailt.options import Words, megabytes, parse
 def run(args: list[str]) -> None:
     from frailt.model.counts import count
     from frailt.model.stored import read_model
-    from frailt.training.run_folder import RunFolder
 
     @dataclass(frozen=True, kw_only=True)
     class Command:
@@ -25,6 +24,8 @@ def run(args: list[str]) -> None:
     print(f"{counts.parameters:,} parameters ({megabytes(counts.weight_bytes)} in float32)")
     print(f"{counts.flops / 1e6:.2f} MFLOPs per token, cache {megabytes(counts.cache_bytes)} at full context")
     if (command.model / "run.json").is_file():
+        from frailt.training.run_folder import RunFolder  # With torch, which a model alone does without.
+
         run = RunFolder(command.model)
         record, result = run.record(), run.result
         state = f"validation loss {result.valid_loss:.4f} after {result.tokens:,} tokens" if result else "not complete"

@@ -34,7 +34,7 @@ def run(args: list[str]) -> None:
         model that does not fit on one device."""
         start: Path | None = None
         """A saved model to begin from instead of fresh weights: a run folder, a saved model's folder, or a llama2.c
-        .bin file of the same shape and sizes. Give it with --resume, too."""
+        .bin file of the same shape and sizes. --resume needs it no more."""
         resume: bool = False
         """Go on with the run in the folder, if there is one."""
 

@@ -156,7 +156,7 @@ class CompleteRun:
             loss=Loss(nats=float(nats.sum()), tokens=len(corpus.valid) - 1, bytes=corpus.valid_bytes),
             stories=tuple(nats.tolist()),
             curve=tuple((m.tokens, m.valid_loss) for m in run.metrics() if m.valid_loss is not None),
-            provenance={**record.provenance, "precision": run.precision},
+            provenance=record.provenance,
         )
 
     @classmethod

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ def write_state(path: Path, state: State) -> None:
     # Through memory: torch reports a full disk as another kind of error.
     data = io.BytesIO()
     torch.save({name: getattr(state, name) for name in State.__slots__}, data)
-    write_bytes(path, data.getvalue())
+    write_bytes(path, data.getbuffer())
 
 
 def read_state(path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], steps: int) -> State:
@@ -160,17 +160,30 @@ def _readable(path: Path) -> Iterator[None]:
         ) from None
 
 
-class Start(NamedTuple):
-    """A saved model that a run begins from."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """The saved model that a run began from."""
 
-    path: Path
+    path: str
+    """Where it was."""
     sha256: str
     """Hash of the file with its weights."""
-    weights: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, path: Path) -> "Start":
+        """The model at ``path``, a folder or a file.
+
+        Raises:
+            InputError: there is none.
+        """
+        file = path / "model.safetensors" if path.is_dir() else path
+        if not file.is_file():
+            raise InputError(f"{path} holds no model to begin from; say with --start where it is")
+        return cls(path=str(path), sha256=sha256(file))
 
 
-def read_start(path: Path, config: ModelConfig) -> Start:
-    """Read the model at ``path``, a folder or a file, as the first weights of a model of ``config``.
+def read_start(path: Path, config: ModelConfig) -> dict[str, Tensor]:
+    """Read the model at ``path`` as the first weights of a model of ``config``.
 
     Raises:
         InputError: there is no model, or its tensors are not those of ``config`` by name and shape.
@@ -183,8 +196,7 @@ def read_start(path: Path, config: ModelConfig) -> Start:
                 f"{path} does not fit this run's model: {name} is {_size(theirs, name)} there and {_size(ours, name)} "
                 "here; give its shape and sizes (`frailt info` shows them)"
             )
-    file = path / "model.safetensors" if path.is_dir() else path
-    return Start(path, sha256(file), stored_weights(model))
+    return stored_weights(model)
 
 
 def _size(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:

@@ -32,7 +32,7 @@ def autocast(precision: Literal["float32", "bfloat16"], device: torch.device) ->
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that memory could not be had. On a CPU torch has no class of its own for it."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     )
 
 

@@ -3,7 +3,8 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from frailt.errors import InputError
 from frailt.evaluation.loss import story_sums
 from frailt.model.checkpoint import save_model
 from frailt.model.frailt import FraiLT
-from frailt.training.checkpoint import Start, State
+from frailt.training.checkpoint import State
 from frailt.training.compiled import compile_blocks
 from frailt.training.config import TrainConfig
 from frailt.training.depth import passes_at
@@ -87,23 +88,25 @@ class Training:
         self.validate_at = {round(config.steps * (i + 1) / config.evaluations) for i in range(config.evaluations)}
         self.drawn = time.monotonic()
 
-    def restore(self, run: RunFolder, start: Start | None) -> None:
-        """Go back to the last saved state, or to the model that the run begins from, if there is one. Both are read by
-        rank 0."""
-        state: State | None = None
+    def restore(self, run: RunFolder, start: Path | None) -> None:
+        """Go back to the last saved state; without one, begin from the model that the run's record names, if any.
 
-        def read() -> tuple[int, list[float]]:
+        Rank 0 reads them.
+        """
+        state = State(step=0, model={}, optimizer={}, losses=torch.empty(0))  # The other ranks keep this one.
+
+        def read() -> tuple[int, list[float], bool]:
             nonlocal state
-            state = run.load_state(self.model, self.optimizers, self.config.steps)
-            return (state.step, state.losses.tolist()) if state else (0, [])
+            saved = run.load_state(self.model, self.optimizers, self.config.steps)
+            state = saved or replace(state, model=run.first_weights(start))
+            return state.step, state.losses.tolist(), bool(state.model)
 
-        self.step, losses = self.ranks.on_rank_0(read)
+        self.step, losses, has_weights = self.ranks.on_rank_0(read)
+        self.losses = list(torch.tensor(losses, device=self.device))
+        if has_weights:
+            self.ranks.load_weights(self.model, state.model)
         if self.step:
-            self.losses = list(torch.tensor(losses, device=self.device))
-            self.ranks.load_weights(self.model, state.model if state else {})
-            self.ranks.load_optimizer_state(self.model, self.optimizers, state.optimizer if state else {})
-        elif self.ranks.on_rank_0(lambda: start is not None):
-            self.ranks.load_weights(self.model, start.weights if start else {})
+            self.ranks.load_optimizer_state(self.model, self.optimizers, state.optimizer)
 
     def save(self, run: RunFolder) -> None:
         """Store the state to go on from."""
@@ -148,6 +151,8 @@ class Training:
                 )
                 ranks.on_rank_0(run.log, line)
                 self.losses = []
+                if self.step in self.validate_at:
+                    valid_loss = [self.validate(run, good)]
                 if not stop:  # The terminal may be gone, and the state is not saved yet.
                     speed = float(np.median(speeds[-50:]))
                     progress = Progress(
@@ -159,8 +164,6 @@ class Training:
                         valid_loss=valid_loss[0] if valid_loss else None,
                     )
                     ranks.on_rank_0(report, progress)
-                if self.step in self.validate_at:
-                    valid_loss = [self.validate(run, good)]
                 stop = ranks.any(interrupt.requested)
             if not last and (stop or ranks.any(time.monotonic() - saved > config.checkpoint_seconds)):
                 self.save(run)
@@ -263,8 +266,10 @@ class Training:
 
     def tokens_left(self) -> float:
         """What is still to be done, in tokens of training."""
-        config = self.config
-        validations = sum(step >= self.step for step in self.validate_at)
-        everything = len(self.corpus.valid.tokens)
-        validation = (validations - 1) * min(config.eval_tokens, everything) + everything
+        config, everything = self.config, len(self.corpus.valid.tokens)
+        validation = sum(
+            everything if step == config.steps else min(config.eval_tokens, everything)
+            for step in self.validate_at
+            if step > self.step
+        )
         return (config.steps - self.step) * config.tokens_per_step + VALIDATION * validation

@@ -12,7 +12,6 @@ resume.pt            state to go on from; deleted when the run is complete
 ===================  ==========================================================================
 """
 
-import dataclasses
 import io
 import math
 import tokenize
@@ -28,7 +27,7 @@ from frailt.configs import from_json
 from frailt.data.corpus import Corpus
 from frailt.errors import InputError, excerpt
 from frailt.files import hold, naming, read_json, remove_leftovers, write_bytes, write_json
-from frailt.training.checkpoint import Start, State, read_state, saved_step, write_state
+from frailt.training.checkpoint import Start, State, read_start, read_state, saved_step, write_state
 from frailt.training.config import TrainConfig
 from frailt.training.device import choose_precision
 from frailt.training.metrics import Metrics, append_metrics, cut_metrics, last_metrics, read_metrics
@@ -56,16 +55,6 @@ class DataRecord:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StartRecord:
-    """The saved model that a run began from."""
-
-    path: str
-    """Where it was, for the reader."""
-    sha256: str
-    """Hash of its weights' file."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
     """``run.json``. A later version may say more."""
 
@@ -73,7 +62,7 @@ class RunRecord:
     data: DataRecord
     precision: Literal["float32", "bfloat16"] | None = None
     """In which it began. Early versions had no choice, and did not record it."""
-    start: StartRecord | None = None
+    start: Start | None = None
     """``None``: from fresh weights."""
     frailt: str = "unknown"
     """Version, as of the next three."""
@@ -90,7 +79,7 @@ class RunRecord:
     @property
     def provenance(self) -> dict[str, Any]:
         """Where the run's result came from: precision, versions, commit and machine."""
-        known = asdict(self)
+        known = asdict(self) | {"precision": self.precision or self.config.precision}
         return {name: known[name] for name in known if name not in ("config", "data", "start")}
 
 
@@ -103,37 +92,44 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._record, self._metrics, self._state, self._story_nats = (
+            path / name for name in ("run.json", "metrics.jsonl", "resume.pt", "story_nats.npy")
+        )
         self._lock: Any = None
 
     def open(
-        self, config: TrainConfig, corpus: Corpus, device: torch.device, start: Start | None = None, *, resume: bool
+        self, config: TrainConfig, corpus: Corpus, device: torch.device, start: Path | None = None, *, resume: bool
     ) -> None:
         """Lock the folder for this run, and make it where there is none.
 
         Raises:
             BusyError: another process has it.
-            InputError: it holds a run and ``resume`` is false, or holds another run or other files.
+            InputError: it holds a run and ``resume`` is false, or holds another run or other files, or a new run
+                cannot begin from ``start``.
         """
         self._refuse(config, corpus, start, resume=resume)  # Before anything is written.
-        self.lock()
+        if start is not None and not self._record.exists():
+            read_start(start, config.model)
+        busy = f"{self.path} is being trained by another process; wait for it or choose another --out"
+        self._lock = hold(self.path / ".lock", busy)  # Until ``unlock`` or the end of this process, however it ends.
         try:
             self._refuse(config, corpus, start, resume=resume)  # Another process may have been here since.
             remove_leftovers(self.path)
-            if not (self.path / "run.json").exists():
+            if not self._record.exists():
                 record = RunRecord(
                     config=config,
                     data=DataRecord(name=corpus.folder.name, **corpus.digest),
                     precision=choose_precision(config.precision, device),
-                    start=StartRecord(path=str(start.path), sha256=start.sha256) if start else None,
+                    start=Start.of(start) if start is not None else None,
                     **provenance(device),
                 )
-                write_json(self.path / "run.json", asdict(record))
+                write_json(self._record, asdict(record))
         except BaseException:
             self.unlock()
             raise
 
-    def _refuse(self, config: TrainConfig, corpus: Corpus, start: Start | None, *, resume: bool) -> None:
-        if not (self.path / "run.json").exists():
+    def _refuse(self, config: TrainConfig, corpus: Corpus, start: Path | None, *, resume: bool) -> None:
+        if not self._record.exists():
             # Hidden files may be what a kill left of a write.
             if self.path.exists() and any(not path.name.startswith(".") for path in self.path.iterdir()):
                 raise InputError(f"{self.path} holds other files and no run; choose another --out")
@@ -141,11 +137,13 @@ class RunFolder:
         if not resume:
             raise InputError(f"{self.path} holds a run already; add --resume to go on, or choose another --out")
         self.check(config, corpus)
-        before = self.record().start
-        if (before.sha256 if before else None) != (start.sha256 if start else None):
+        began = self.record().start
+        if start is None or (began is not None and str(start) == began.path):
+            return  # The record suffices: the model need not be there any more.
+        if began is None or Start.of(start).sha256 != began.sha256:
             raise InputError(
-                f"{self.path} began from {f'the model {excerpt(before.path)}' if before else 'fresh weights'}; "
-                f"{'give it' if before else 'leave out'} --start, or choose another --out"
+                f"{self.path} began from {f'the model {excerpt(began.path)}' if began else 'fresh weights'}; "
+                "leave out --start, or choose another --out"
             )
 
     def check(self, config: TrainConfig, corpus: Corpus) -> None:
@@ -155,19 +153,13 @@ class RunFolder:
             InputError: it has not.
         """
         record = self.record()
-        if different := _differences(record.config, config):
-            raise InputError(f"{self.path} holds a run with another {different[0]}; use its value or another --out")
+        before, now = _settings(record.config), _settings(config)
+        for name in now:
+            if before[name] != now[name]:
+                different = f"{name} ({before[name]}, now {now[name]})"
+                raise InputError(f"{self.path} holds a run with another {different}; use its value or another --out")
         if record.data.hashes != corpus.digest:
             raise InputError(f"{self.path} was trained on other data; use that data or another --out")
-
-    def lock(self) -> None:
-        """Keep other processes out, until ``unlock`` or the end of this one, however it ends.
-
-        Raises:
-            BusyError: another process has the folder.
-        """
-        busy = f"{self.path} is being trained by another process; wait for it or choose another --out"
-        self._lock = hold(self.path / ".lock", busy)
 
     def unlock(self) -> None:
         """Let others use the folder; nothing happens where this process has not locked it."""
@@ -181,14 +173,7 @@ class RunFolder:
         Raises:
             InputError: it is missing or damaged.
         """
-        path = self.path / "run.json"
-        return from_json(RunRecord, read_json(path), str(path), ignore_unknown=True)
-
-    @property
-    def precision(self) -> str:
-        """The precision that it began in."""
-        record = self.record()
-        return record.precision or record.config.precision
+        return from_json(RunRecord, read_json(self._record), str(self._record), ignore_unknown=True)
 
     def config(self) -> TrainConfig:
         """The run's config."""
@@ -202,13 +187,9 @@ class RunFolder:
         """All metrics so far, in order. A last line that was cut off in writing is left out."""
         return read_metrics(self._metrics)
 
-    @property
-    def _metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
     def save_state(self, state: State) -> None:
         """Store what ``--resume`` needs, atomically."""
-        write_state(self.path / "resume.pt", state)
+        write_state(self._state, state)
 
     def load_state(self, model: nn.Module, optimizers: list[torch.optim.Optimizer], steps: int) -> State | None:
         """The last stored state, with the metrics cut back to it; ``None`` if the run has not saved one.
@@ -216,10 +197,23 @@ class RunFolder:
         Raises:
             InputError: state or metrics are damaged; nothing has changed then.
         """
-        path = self.path / "resume.pt"
-        state = read_state(path, model, optimizers, steps) if path.exists() else None
+        state = read_state(self._state, model, optimizers, steps) if self._state.exists() else None
         cut_metrics(self._metrics, state.step if state else -1)
         return state
+
+    def first_weights(self, start: Path | None) -> dict[str, torch.Tensor]:
+        """Those of the saved model that the run begins from, which may lie at ``start`` now; none if it begins fresh.
+
+        Raises:
+            InputError: the model is not there any more, or has changed.
+        """
+        record = self.record()
+        if record.start is None:
+            return {}
+        path = start or Path(record.start.path)
+        if Start.of(path).sha256 != record.start.sha256:
+            raise InputError(f"{path} has changed since {self.path} began from it; restore it, or choose another --out")
+        return read_start(path, record.config.model)
 
     @property
     def saved(self) -> int:
@@ -228,12 +222,11 @@ class RunFolder:
         Raises:
             InputError: the state cannot be read.
         """
-        path = self.path / "resume.pt"
-        return saved_step(path, self.config().steps) if path.exists() else 0
+        return saved_step(self._state, self.config().steps) if self._state.exists() else 0
 
     def finish(self) -> None:
         """Drop the state: there is nothing left to go on with."""
-        (self.path / "resume.pt").unlink(missing_ok=True)
+        self._state.unlink(missing_ok=True)
 
     @property
     def step(self) -> int:
@@ -250,13 +243,13 @@ class RunFolder:
     @property
     def is_complete(self) -> bool:
         """Whether the run is trained to its end and the nats of its stories are kept."""
-        return self.result is not None and (self.path / "story_nats.npy").is_file()
+        return self.result is not None and self._story_nats.is_file()
 
     def save_story_nats(self, nats: np.ndarray) -> None:
         """Store the nats of each validation story."""
         data = io.BytesIO()
         np.save(data, nats, allow_pickle=False)
-        write_bytes(self.path / "story_nats.npy", data.getvalue())
+        write_bytes(self._story_nats, data.getbuffer())
 
     def story_nats(self) -> np.ndarray:
         """Nats of each validation story under the model of a complete run: float64 of shape ``(stories,)``.
@@ -264,7 +257,7 @@ class RunFolder:
         Raises:
             InputError: the run is not complete, or the file is damaged or of another run.
         """
-        result, path = self.result, self.path / "story_nats.npy"
+        result, path = self.result, self._story_nats
         if result is None or not path.is_file():
             raise InputError(f"{self.path} holds no complete run; train it to its end with --resume")
         assert result.nats is not None
@@ -288,13 +281,9 @@ class RunFolder:
         return nats
 
 
-def _differences(a: Any, b: Any) -> list[str]:
-    """Names of the settings in which two configs differ, but for ``INCIDENTAL`` ones."""
-    different = []
-    for field in dataclasses.fields(a):
-        left, right = getattr(a, field.name), getattr(b, field.name)
-        if dataclasses.is_dataclass(left):
-            different += _differences(left, right)
-        elif left != right and field.name not in INCIDENTAL:
-            different.append(f"{field.name} ({left}, now {right})")
-    return different
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """Every setting by its name, nested ones too, but for ``INCIDENTAL`` ones."""
+    settings: dict[str, Any] = {}
+    for name, value in asdict(config).items():
+        settings |= value if isinstance(value, dict) else {name: value}
+    return {name: value for name, value in settings.items() if name not in INCIDENTAL}

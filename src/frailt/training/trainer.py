@@ -15,7 +15,6 @@ from frailt.errors import InputError
 from frailt.evaluation.loss import Loss, story_sums, token_losses
 from frailt.model.checkpoint import load_model
 from frailt.model.shape import Shape
-from frailt.training.checkpoint import Start, read_start
 from frailt.training.config import TrainConfig
 from frailt.training.device import explain_out_of_memory
 from frailt.training.interrupt import Interrupt
@@ -64,7 +63,7 @@ def train(
         corpus: prepared data; its vocabulary must be the model's. Unset: the embedded story world.
         out: the run folder (see ``run_folder.py``); unset: ``default_folder(config)``.
         start: a saved model to begin from instead of fresh weights: a folder or file that `load` reads, with tensors of
-            the same names and shapes. To go on with the run it must be given again.
+            the same names and shapes. The run's record names it, so to go on with the run it need not be given again.
         resume: go on with the run in ``out`` if there is one.
         report: called each ten steps.
         stop: asked after each step; where it says true, the run saves its state and ends like at Ctrl-C.
@@ -85,20 +84,14 @@ def train(
     corpus.train.windows(config.model.context)  # Too few tokens are refused before there is a folder.
     ranks = join(config, corpus, choose_device(config.device), sharding)
     run = RunFolder(out)
-    begin: Start | None = None  # On rank 0 alone: other machines may not have the file, and get the weights from it.
-
-    def open_folder() -> None:
-        nonlocal begin
-        begin = read_start(Path(start), config.model) if start is not None else None
-        run.open(config, corpus, ranks.device, begin, resume=resume)
-
-    ranks.on_rank_0(open_folder)
+    start = Path(start) if start is not None else None  # Read by rank 0 alone: other machines may not have it.
+    ranks.on_rank_0(run.open, config, corpus, ranks.device, start, resume=resume)
     try:
         with explain_out_of_memory(ranks.device, config.batch):
             if ranks.on_rank_0(lambda: run.result) is None:
                 ranks.on_rank_0(Tokenizer.load(corpus.folder).save, out / "tokenizer.json")
                 training = Training(config, corpus, ranks)
-                training.restore(run, begin)
+                training.restore(run, start)
                 with Interrupt(ranks, stop) as interrupt:
                     training.loop(run, report, interrupt)
             elif not ranks.on_rank_0(lambda: run.is_complete):
