@@ -58,7 +58,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 from frailt.configs import from_json
 from frailt.data.corpus import Corpus
@@ -162,9 +161,9 @@ def hang(optimizer):
     return real(optimizer)
 
 
-dist.init_process_group("gloo")
-dist.barrier()  # Both are here: from now on they are about equally fast.
-dist.destroy_process_group()
+(home / f"here-{rank}").touch()
+while not (home / f"here-{1 - rank}").exists():  # Once both are here they are about equally fast.
+    pass
 ranks.TIMEOUT = timedelta(seconds=10)
 torch.optim.AdamW.step = hang
 trainer.train(config("1^3"), corpus, home / "hung")
