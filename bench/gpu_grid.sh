@@ -19,7 +19,7 @@ frailt prepare --out "$WORK/tinystories" --tokenizer "$DATA/llama2c/tok512.model
 # 16 windows a step: 8,192 tokens, 4,834 steps. A lower rate than the CPU grid's, since it must suit width 1024 as well.
 frailt reproduce --data "$WORK/tinystories" --out "$WORK/grid" --device "${DEVICE:-cuda}" \
   --widths "${WIDTHS:-1024,512,256,128,64}" --shapes "${SHAPES:-1,2,4,8,1^2,1^8,2^4,4^2}" \
-  --budget "${BUDGET:-39.6M}" --batch 16 --lr 1e-3 --precision bfloat16 --compile ${MINUTES:+--minutes "$MINUTES"}
+  --budget "${BUDGET:-39.6M}" --batch 16 --optimizer adamw --lr 1e-3 --precision bfloat16 --compile ${MINUTES:+--minutes "$MINUTES"}
 
 [ -f "$WORK/grid/report.md" ] || exit 0  # No model is complete yet.
 mkdir -p "$RESULT"

@@ -13,7 +13,7 @@ frailt prepare --out "$WORK/tinystories" --tokenizer "$DATA/llama2c/tok512.model
   --text "$DATA"/tinystories/train_v2.txt.xz "$DATA"/tinystories/train_v2_fragments.txt.xz \
   "$DATA"/tinystories/train_v1.txt.xz --valid "$DATA"/tinystories/valid_v2.txt.xz
 
-protocol="--data $WORK/tinystories --out $WORK/grid --budget 2.1M --lr 2e-3 --batch 4 --precision float32"
+protocol="--data $WORK/tinystories --out $WORK/grid --budget 2.1M --optimizer adamw --lr 2e-3 --batch 4 --precision float32"
 frailt reproduce $protocol --widths 64 --seeds 0,1
 frailt reproduce $protocol --widths 64 --seeds 0,1 --shapes '1^8:none'
 frailt reproduce $protocol --widths 64,128

@@ -13,13 +13,13 @@ frailt prepare --out "$WORK/tinystories" --tokenizer "$DATA/llama2c/tok512.model
   "$DATA"/tinystories/train_v1.txt.xz --valid "$DATA"/tinystories/valid_v2.txt.xz
 
 # The paper's shapes at width 64, and two checks it does not have: 1^8 without encodings, and 1^2.
-frailt compare --shapes '1,2,4,8,1^8,2^4,4^2,1^2,1^8:none' --dim 64 --tokens 4M --lr 2e-3 --batch 4 \
+frailt compare --shapes '1,2,4,8,1^8,2^4,4^2,1^2,1^8:none' --dim 64 --tokens 4M --optimizer adamw --lr 2e-3 --batch 4 \
   --precision float32 --data "$WORK/tinystories" --out "$WORK/compare-d64"
 mkdir -p "$here/compare-d64"
 cp "$WORK/compare-d64/"{compare.json,compare.png,table.md} "$here/compare-d64/"
 
 # A model of at most 260,032 parameters, the size of llama2.c's stories260K, trained for as long as was practical.
-frailt train --resume --shape '5^2' --dim 64 --kv-heads 4 --hidden-dim 168 --tokens 30M --lr 2e-3 --batch 4 \
+frailt train --resume --shape '5^2' --dim 64 --kv-heads 4 --hidden-dim 168 --tokens 30M --optimizer adamw --schedule cosine --lr 2e-3 --batch 4 \
   --precision float32 --evaluations 20 --data "$WORK/tinystories" --out "$WORK/small"
 mkdir -p "$here/small"
 cp "$WORK/small/"{run.json,config.json,metrics.jsonl,model.safetensors,tokenizer.json,loss.png} "$here/small/"

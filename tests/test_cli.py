@@ -129,8 +129,8 @@ OPTIONS = {
     "prepare": "out text valid hub world seed tokenizer vocab-size valid-fraction",
     "train": f"preset start data out sharding resume {TRAINING}",
     "sweep": f"vary preset data out plan report minutes jobs on {TRAINING}",
-    "compare": "shapes dim tokens seeds data out lr batch context heads kv-heads precision compile device",
-    "reproduce": "widths shapes seeds budget data out plan report minutes jobs on lr batch context heads precision "
+    "compare": "shapes dim tokens seeds data out optimizer lr batch context heads kv-heads precision compile device",
+    "reproduce": "widths shapes seeds budget data out plan report minutes jobs on optimizer lr batch context heads precision "
     "compile device",
     "evaluate": "text tokenizer passes device json",
     "story": "model tokenizer passes exit temperature top-k top-p min-p max-tokens seed device weights",

@@ -1,13 +1,14 @@
 """Options of the commands that train many models: the data, and the one protocol for all of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from frailt.device import Device
 from frailt.model.config import ModelConfig
 from frailt.training.config import OptimizerConfig, TrainConfig
 from frailt.training.device import Precision
+from frailt.training.presets import RECIPE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +19,10 @@ class Protocol:
     """Seeds, joined by commas; every model is trained with each."""
     data: Path | None = None
     """Folder made by `frailt prepare`; unset: the embedded story world."""
-    lr: float = OptimizerConfig().lr
-    """Peak learning rate."""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """muon: this project's recipe, by Muon and AdamW together. adamw: AdamW alone with a cosine, as was usual."""
+    lr: float | None = None
+    """Peak learning rate of AdamW; unset: the recipe's."""
     batch: int = TrainConfig().batch
     """Sequences in one step."""
     context: int = 512
@@ -35,9 +38,10 @@ class Protocol:
 
     def base(self, model: dict[str, Any], **settings: Any) -> TrainConfig:
         """The training that all models share; ``model`` and ``settings`` are what has no option here."""
+        optimizer = RECIPE if self.optimizer == "muon" else OptimizerConfig()
         return TrainConfig(
             model=ModelConfig(heads=self.heads, context=self.context, **model),
-            optimizer=OptimizerConfig(lr=self.lr),
+            optimizer=optimizer if self.lr is None else replace(optimizer, lr=self.lr),
             batch=self.batch,
             precision=self.precision,
             compile=self.compile,
