@@ -130,8 +130,8 @@ OPTIONS = {
     "train": f"preset start data out sharding resume {TRAINING}",
     "sweep": f"vary preset data out plan report minutes jobs on {TRAINING}",
     "compare": "shapes dim tokens seeds data out optimizer lr batch context heads kv-heads precision compile device",
-    "reproduce": "widths shapes seeds budget data out plan report minutes jobs on optimizer lr batch context heads precision "
-    "compile device",
+    "reproduce": "widths shapes seeds budget data out plan report minutes jobs on optimizer lr batch context heads "
+    "precision compile device",
     "evaluate": "text tokenizer passes device json",
     "story": "model tokenizer passes exit temperature top-k top-p min-p max-tokens seed device weights",
     "judge grade": f"out prompt estimate again valid tokenizer device {STORIES} {JUDGE}",
@@ -263,7 +263,13 @@ BAD = [
     ("sweep --vary lr=1e-3,0.001", r"lr has a value twice; list each once"),
     ("sweep --data data --vary batch=4,5 --accumulate 2", r"accumulate 2 must divide batch 5"),
     ("sweep --data data --vary seed=0 --out data", r"data holds other files and no "),
-    ("reproduce --data data --budget soon", r"budget 'soon' is not understood; write tokens like 4M, or minutes like"),
+    (
+        "reproduce --data data --budget soon",
+        r"budget 'soon' is not understood; write tokens like 4M or 64:10M,256:4M, or min",
+    ),
+    ("reproduce --data data --budget 64:4M,64:5M", r"budget '64:4M,64:5M' has a width twice; list each once"),
+    ("reproduce --data data --budget 64:4M,128", r"budget '64:4M,128' is not understood; write tokens like 4M or 64:"),
+    ("reproduce --data data --budget 64:4M", r"the budget has no tokens for width 128; add 128:TOKENS"),
     ("reproduce --data data --budget 0", r"budget is 0; it must be above 0"),
     ("reproduce --data data --widths 64,x", r"widths '64,x' are not whole numbers joined by commas"),
     ("reproduce --data data --widths 64,100", r"dim 100 with 8 heads gives no even head width"),

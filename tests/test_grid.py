@@ -143,6 +143,21 @@ def test_a_bad_grid_is_refused_before_any_training(change: dict, message: str) -
         GridConfig(**change)
 
 
+def test_widths_may_have_budgets_of_their_own(made: Made, corpus: Corpus, tmp_path: Path) -> None:
+    grid = replace(GRID, budgets={8: 640, 16: 320})
+    assert {(cell.model.dim, cell.tokens) for cell in grid.cells()} == {(8, 640), (16, 320)}
+    out = tmp_path / "grid"
+    shutil.copytree(made[0] / "cells", out / "cells")
+    work([cell for cell in grid.cells() if cell.model.dim == 16], corpus.folder, out, lambda: False)
+    results = GridResults.of(grid, corpus, out)
+    assert {(run.dim, run.curve[-1][0]) for run in results.runs} == {(8, 640.0), (16, 320.0)}, "not 640 at width 16"
+    text = markdown(results)
+    assert "Each model of width 8: 640 training tokens (0.0" in text
+    assert "; of width 16: 320 training tokens (" in text
+    assert "--budget 8:640,16:320 " in text
+    assert results.tokens == 320
+
+
 # Workers
 
 
@@ -523,7 +538,8 @@ def test_a_report_is_whole(report: Path) -> None:
     assert names == {"report.md", "report.html", "grid.json", *pictures}
     text = (report / "report.md").read_text()
     for dim in (8, 16):
-        assert f"--widths {dim} --shapes '1,2,1^2,1^2:none' --seeds 0,1 --budget 640 --lr 0.01 --batch 2 " in text
+        settings = "--seeds 0,1 --budget 640 --optimizer adamw --lr 0.01 --batch 2 "
+        assert f"--widths {dim} --shapes '1,2,1^2,1^2:none' {settings}" in text
     captions = [line for line in text.splitlines() if line.startswith("*") and line.endswith("*")]
     assert len(captions) == 7
     assert all("640 training tokens" in caption for caption in captions)

@@ -27,6 +27,8 @@ class GridConfig:
     """Each model is trained once with each seed."""
     base: TrainConfig = field(default_factory=TrainConfig)
     """The protocol, the same for all. Its width, shape, encoding and seed are not used."""
+    budgets: dict[int, int] = field(default_factory=dict)
+    """Training tokens by width, where they differ; empty: those of ``base``."""
 
     def __post_init__(self) -> None:
         if not self.widths:
@@ -37,8 +39,15 @@ class GridConfig:
             self.comparison(dim)
 
     def comparison(self, dim: int) -> CompareConfig:
-        """The models of one width."""
-        base = replace(self.base, model=replace(self.base.model, dim=dim))
+        """The models of one width.
+
+        Raises:
+            InputError: there is no budget for it, or a model cannot have it.
+        """
+        if self.budgets and dim not in self.budgets:
+            raise InputError(f"the budget has no tokens for width {dim}; add {dim}:TOKENS")
+        tokens = self.budgets.get(dim, self.base.tokens)
+        base = replace(self.base, model=replace(self.base.model, dim=dim), tokens=tokens)
         return CompareConfig(shapes=self.shapes, seeds=self.seeds, base=base)
 
     def cells(self) -> tuple[TrainConfig, ...]:
@@ -52,8 +61,8 @@ class GridConfig:
         return tuple(cells)
 
     def with_steps(self, steps: int) -> "GridConfig":
-        """The same grid with another token budget."""
-        return replace(self, base=replace(self.base, tokens=steps * self.base.tokens_per_step))
+        """The same grid with another token budget, the same at every width."""
+        return replace(self, base=replace(self.base, tokens=steps * self.base.tokens_per_step), budgets={})
 
     def variant(self, config: TrainConfig) -> Variant | None:
         """What a run's model is called in this grid; ``None`` where the run was trained by another protocol.

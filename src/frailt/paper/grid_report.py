@@ -87,14 +87,15 @@ def markdown(results: GridResults) -> Markdown:
 def commands(results: GridResults) -> list[str]:
     """Command lines that make these results, one for each set of seeds."""
     base = results.protocol
+    budgets = ",".join(f"{dim}:{tokens}" for dim, tokens in results.budgets.items()) or base.tokens
     by_seeds: dict[tuple[int, str], list[str]] = {}
     for (dim, name), runs in results.cells.items():
         by_seeds.setdefault((dim, ",".join(str(run.seed) for run in runs)), []).append(name)
     data = "".join(c if c.isprintable() else " " for c in results.data.name)
     return [
         f"frailt reproduce --data {shlex.quote(data)} --out grid --widths {dim} --shapes '{','.join(names)}' "
-        f"--seeds {seeds} --budget {results.tokens} --lr {base.optimizer.lr:g} --batch {base.batch} "
-        f"--context {base.model.context} --heads {base.model.heads} --precision {base.precision}"
+        f"--seeds {seeds} --budget {budgets} --optimizer {base.optimizer.optimizer} --lr {base.optimizer.lr:g} "
+        f"--batch {base.batch} --context {base.model.context} --heads {base.model.heads} --precision {base.precision}"
         + (" --compile" if base.compile else "")
         for (dim, seeds), names in by_seeds.items()
     ]
@@ -102,8 +103,14 @@ def commands(results: GridResults) -> list[str]:
 
 def budget(results: GridResults) -> str:
     """What stands in every caption: how long every model was trained."""
-    times = results.tokens / max(results.data.manifest.train.tokens, 1)
-    return f"Each model: {results.tokens:,} training tokens ({times:.2g} times the text)."
+    text = max(results.data.manifest.train.tokens, 1)
+    budgets = {
+        dim: f"{results.tokens_at(dim):,} training tokens ({results.tokens_at(dim) / text:.2g} times the text)"
+        for dim in results.widths
+    }
+    if len(set(budgets.values())) == 1:
+        return f"Each model: {next(iter(budgets.values()))}."
+    return f"Each model of width {'; of width '.join(f'{dim}: {tokens}' for dim, tokens in budgets.items())}."
 
 
 def _side_by_side(widths: Iterable[int], names: Iterable[str], ours: Cell, papers: Cell) -> Markdown:

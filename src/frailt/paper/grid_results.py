@@ -1,7 +1,7 @@
 """What has been measured of a grid: all complete runs of its protocol in its folder."""
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import mean
@@ -61,6 +61,8 @@ class GridResults:
     """The most by which seeds of one model differ, nats per token; ``None`` where no model has several."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Reasons by the names of run folders that are damaged."""
+    budgets: dict[str, int] = field(default_factory=dict)
+    """Training tokens asked for by width, where they differ."""
     reported_by: dict[str, Any]
 
     @classmethod
@@ -109,6 +111,7 @@ class GridResults:
             ),
             spread=None if spread is None else spread / runs[0].loss.tokens,
             left_out=damaged,
+            budgets={str(dim): tokens for dim, tokens in grid.budgets.items() if dim in cells},
             reported_by=provenance(choose_device(grid.base.device)),
         )
 
@@ -128,8 +131,13 @@ class GridResults:
 
     @property
     def tokens(self) -> int:
-        """Training tokens of each model."""
-        return self.protocol.steps * self.protocol.tokens_per_step
+        """Training tokens of each model; the least, where widths differ."""
+        return min(self.tokens_at(dim) for dim in self.widths)
+
+    def tokens_at(self, dim: int) -> int:
+        """Training tokens of each model of a width, in whole steps."""
+        budget = replace(self.protocol, tokens=self.budgets.get(str(dim), self.protocol.tokens))
+        return budget.steps * budget.tokens_per_step
 
     @cached_property
     def cells(self) -> dict[tuple[int, str], list[GridRun]]:
