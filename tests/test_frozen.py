@@ -57,7 +57,7 @@ def test_a_model_is_described(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_no_curve_is_promised_where_none_was_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = "--resume --shape 1^3+2 --dim 16 --heads 2 --kv-heads 1 --context 32 --batch 2 --evaluations 2"
-    words += " --tokens 3000 --lr 0.002 --precision float32"
+    words += " --tokens 3000 --optimizer adamw --schedule cosine --lr 0.002 --precision float32"
     run = copied("run-complete", tmp_path / "run")
     command = ["train", *words.split(), "--data", str(FROZEN / "data"), "--out", str(run.path)]
     assert cli.main(command) == 0, capsys.readouterr().err
