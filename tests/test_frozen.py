@@ -1,11 +1,14 @@
 """Folders that an earlier version wrote: they load, mean the same, and go on."""
 
+import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from judge_server import JudgeServer, judge_server
 
 from frailt import cli
 from frailt.data.corpus import Corpus
@@ -81,9 +84,25 @@ def test_a_run_goes_on_where_it_was_stopped(corpus: Corpus, tmp_path: Path) -> N
     result = train(run.config(), corpus, run.path, resume=True)
     assert result.loss.nats == pytest.approx(CUT_NATS, rel=1e-5)
     assert [line.step for line in run.metrics()][:4] == [10, 20, 28, 30]
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """As many as ``run-cut`` was made with."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_run_that_goes_on_has_the_weights_bit_for_bit(corpus: Corpus, tmp_path: Path) -> None:
     record, here = RunFolder(FROZEN / "run-cut").record(), provenance(torch.device("cpu"))
-    if (record.torch, record.machine) == (here["torch"], here["machine"]):
-        assert sha256(run.path / "model.safetensors") == CUT_WEIGHTS
+    if (record.torch, record.machine) != (here["torch"], here["machine"]):
+        pytest.skip(f"made with torch {record.torch} on {record.machine}; this is {here['torch']} on {here['machine']}")
+    run = copied("run-cut", tmp_path / "run")
+    train(run.config(), corpus, run.path, resume=True)
+    assert sha256(run.path / "model.safetensors") == CUT_WEIGHTS
 
 
 def test_a_run_stands_in_a_comparison(corpus: Corpus, tmp_path: Path) -> None:
@@ -118,3 +137,45 @@ def test_a_grid_is_read_and_goes_on(corpus: Corpus, tmp_path: Path) -> None:
     written = GridResults.read(out / "grid.json")
     assert written.runs[:3] == stored.runs
     assert written.losses.table[8]["1^2"] == pytest.approx(NATS["1^2"] / 544, rel=1e-5)
+
+
+# Judge
+
+GRADE = ("judge", "grade", "run-complete", "--prompt", "prompt.txt")
+OFFLINE = ("judge", "offline", "run-complete")
+STORIES = "--out judged --beginnings beginnings.txt --completions 4 --max-tokens 12 --seed 3"
+
+
+@pytest.fixture
+def judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of results; the model that it is about lies beside it, in the working folder."""
+    home = copied("judge", tmp_path / "judge").path
+    copied("run-complete", home / "run-complete")
+    monkeypatch.chdir(home)
+    return home / "judged"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
+    with judge_server() as server:
+        for name, value in {"OPENAI_API_KEY": "none", "OPENAI_BASE_URL": server.url, "NO_PROXY": "127.0.0.1"}.items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+def test_what_was_written_and_graded_is_read(
+    judged: Path, server: JudgeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = {
+        path: path.read_bytes() for path in judged.rglob("*.json*") if path.name not in ("judge.json", "offline.json")
+    }
+    before = {name: json.loads((judged / name).read_text()) for name in ("judge.json", "offline.json")}
+    for command in (GRADE, OFFLINE):
+        assert cli.main([*command, *STORIES.split()]) == 0, capsys.readouterr().err
+    assert server.requests == []
+    assert len(kept) == 2, "completions and replies"
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert list((judged / "completions").iterdir()) == [path for path in kept if path.parent.name == "completions"]
+    for name, there in before.items():
+        now = json.loads((judged / name).read_text())
+        assert {key: now[key] for key in ("stories", "models")} == {key: there[key] for key in ("stories", "models")}
