@@ -179,3 +179,17 @@ def test_what_was_written_and_graded_is_read(
     for name, there in before.items():
         now = json.loads((judged / name).read_text())
         assert {key: now[key] for key in ("stories", "models")} == {key: there[key] for key in ("stories", "models")}
+
+
+def test_a_setting_that_a_version_did_not_have_stood_at_its_default(
+    judged: Path, server: JudgeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("judge.json", "offline.json"):
+        report = json.loads((judged / name).read_text())
+        del report["stories"]["held_out"], report["stories"]["sampling"]["top_k"]
+        (judged / name).write_text(json.dumps(report))
+    for command in (GRADE, OFFLINE):
+        assert cli.main([*command, *STORIES.split(), "--top-k", "3"]) == 2
+        assert "was made without --top-k; do the same, or choose another --out" in capsys.readouterr().err
+        assert cli.main([*command, *STORIES.split()]) == 0, capsys.readouterr().err
+    assert server.requests == []

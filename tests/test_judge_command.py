@@ -227,7 +227,9 @@ def test_measures_without_a_judge(server: JudgeServer, run: Run, tmp_path: Path)
     assert "facts kept" in text
     status, _, err = run(*args)
     assert status == 2
-    assert "offline.md is the report on other options of the stories and other sources; choose another --out" in err
+    without = ("--held-out held-out.txt", "--text held-out.txt (", "--reference frailt (", "--probes 4")
+    assert all(f" with {option}" in err for option in without), err
+    assert err.endswith("; do the same, or choose another --out\n")
     assert run(*args[:3], "--out", str(tmp_path / "bare"), *WRITE)[0] == 0
     bare = (tmp_path / "bare" / "offline.md").read_text()
     assert "perplexity" not in bare
@@ -380,8 +382,14 @@ def test_a_report_is_not_replaced_by_one_on_something_else(server: JudgeServer, 
     report = tmp_path / "judge.md"
     refused = {
         ("runs/frailt", *WRITE): f"{report} reports on runs/plain too; name all models",
-        ("runs/plain", *WRITE, "--judge", "other"): f"{report} is the report on another judge; choose another --out",
-        ("runs/plain", "--completions", "4"): f"{report} is the report on other options of the stories; choose",
+        (
+            "runs/plain",
+            *WRITE,
+            "--judge",
+            "other",
+        ): f"{report} was made with --judge gpt-4-1106-preview; do the same, or",
+        ("runs/plain", "--completions", "4"): f"{report} was made with --completions 5 and with --max-tokens 12; do",
+        ("runs/plain", *WRITE, "--top-k", "3"): f"{report} was made without --top-k; do the same, or choose another",
     }
     for args, message in refused.items():
         status, shown, err = run(*args, *out)
@@ -487,12 +495,18 @@ def test_reports_are_not_replaced_by_others_on_something_else(server: JudgeServe
             rest = [word for word in args if word not in ("--stories", "3")] if more[0] == "--stories" else args
             status, _, err = run(*rest, *more)
             assert status == 2
-            assert f"{name}.md is the report on" in err
-            assert "choose another --out" in err
+            assert re.search(
+                rf"{name}\.md was made with(out)? {more[0]}\b.*; do the same, or choose another --out$", err
+            )
         after = (tmp_path / f"{name}.md").read_bytes(), (tmp_path / f"{name}.json").read_bytes()
         assert after == before
     swapped = run("pairwise", "runs/frailt", "runs/plain", *out, *WRITE)
-    assert "the report on other models" in swapped[2]
+    assert "was made with the models runs/plain runs/frailt; do the same" in swapped[2]
+    path = tmp_path / "calibration.json"
+    new = path.read_text()
+    path.write_text(json.dumps(json.loads(new) | {"stories": 3}))
+    assert "was made with --held-out (which, that version did not say); do" in run(*calls["calibration"])[2]
+    path.write_text(new)
     for name, args in calls.items():
         path = tmp_path / f"{name}.json"
         whole = json.loads(path.read_text())

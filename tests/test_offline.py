@@ -4,6 +4,7 @@ import json
 import math
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -326,6 +327,24 @@ def test_stories_are_written_once(teller: TorchStoryteller, tmp_path: Path, monk
             file.write_text(json.dumps({**whole, **change} if change else {}))
         with pytest.raises(InputError, match="is damaged; delete it"):
             written()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaterSampling(Sampling):
+    """What a later version may have."""
+
+    penalty: float = 0.0
+
+
+def test_a_later_setting_at_its_default_changes_no_identity(teller: TorchStoryteller, tmp_path: Path) -> None:
+    def files(sampling: Sampling) -> set[str]:
+        completions_of("m", "1234", teller, [Beginning(text="One")], 1, sampling, tmp_path)
+        return {path.name for path in tmp_path.iterdir()}
+
+    now = files(Sampling(max_tokens=2, seed=3))
+    assert now == {"m-e8fff4cf1bbe.json"}, "as the first version names it"
+    assert files(LaterSampling(max_tokens=2, seed=3)) == now
+    assert len(files(LaterSampling(max_tokens=2, seed=3, penalty=0.5))) == 2
 
 
 def test_a_cut_off_writing_goes_on_with_the_same_stories(

@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from frailt.configs import changed, from_json
 from frailt.errors import InputError, excerpt
 from frailt.evaluation.judge.asking import Tally
 from frailt.evaluation.judge.client import JudgeConfig
@@ -53,8 +54,8 @@ class Report:
         """Refuse to replace a report on something else, or on more. One without an answer may be replaced.
 
         Raises:
-            InputError: the report in ``out`` has another judge, prompt, stories or sources, or models that are not in
-                ``models``; or ``out`` holds other files.
+            InputError: the report in ``out`` was made with other options or on models that are not in ``models``, or
+                ``out`` holds other files.
         """
         names = {path.name for path in self.out.iterdir() if not path.name.startswith(".")} if self.out.is_dir() else ()
         if names and not FILES & set(names):
@@ -68,16 +69,12 @@ class Report:
             raise InputError(f"{path} is damaged; delete it, or choose another --out") from None
         if there.run is not None and not there.run.answered:
             return
-        mine = self._identity()
-        same = {
-            "another judge": there.asked == (self.judge and (self.judge.judge, self.judge.judge_temperature)),
-            "another prompt": (there.prompt, there.pair_prompt) == (mine.get("prompt"), mine.get("pair_prompt")),
-            "other options of the stories": there.stories == mine["stories"],
-            "other sources": self.sources is None or there.sources == {**_NO_SOURCES, **self.sources},
-            "other models": self.name != "pairwise" or there.paths == [str(path) for path in self.models],
-        }
-        if other := " and ".join(name for name, is_same in same.items() if not is_same):
-            raise InputError(f"{report} is the report on {other}; choose another --out")
+        asked = {"judge": self._judged_by(), "models": [{"path": str(path)} for path in self.models]}
+        theirs, mine = (
+            stored.options(self.name, str(path)) for stored in (there, _Stored.model_validate(self._identity() | asked))
+        )
+        if other := [_shown(name, theirs.get(name)) for name in theirs | mine if theirs.get(name) != mine.get(name)]:
+            raise InputError(f"{report} was made {' and '.join(other)}; do the same, or choose another --out")
         if missing := ", ".join(sorted(set(there.paths) - {str(path) for path in self.models})):
             raise InputError(
                 f"{report} reports on {excerpt(missing)} too; name all models (nothing is asked twice), or choose "
@@ -88,6 +85,10 @@ class Report:
         prompts = dict(zip(("prompt", "pair_prompt"), (plain(form.prompt) for form in self.forms), strict=False))
         stories = plain(self.stories) | {"completions": self.stories.number()}
         return {**prompts, "stories": stories, **(self.sources or {})}
+
+    def _judged_by(self, *servers: str) -> dict[str, Any] | None:
+        judge = self.judge
+        return judge and {"model": judge.judge, "temperature": judge.judge_temperature, "servers": list(servers)}
 
     def write(
         self, values: dict[str, Any], tally: Tally | None = None, servers: Sequence[str] = (), **text: Any
@@ -100,9 +101,7 @@ class Report:
             servers: those that gave the answers.
             text: fills the template, beside ``report``, ``tally``, ``judge`` and ``provenance``.
         """
-        judge = None
-        if self.judge is not None:
-            judge = {"model": self.judge.judge, "temperature": self.judge.judge_temperature, "servers": list(servers)}
+        judge = self._judged_by(*servers)
         asked = {} if judge is None or tally is None else {"judge": judge, "run": plain(tally)}
         write_json(
             self.out / f"{self.name}.json",
@@ -111,9 +110,6 @@ class Report:
         shared = {"report": self, "tally": tally, "judge": judge, "provenance": self.provenance}
         page = render("frailt.evaluation.judge", f"{self.name}.md", **shared, **text)
         write_text(self.out / f"{self.name}.md", page.rstrip("\n") + "\n")
-
-
-_NO_SOURCES: dict[str, Any] = {"training_text": [], "reference": None, "probes": 0, "files": {}}
 
 
 class _Lenient(BaseModel):
@@ -151,18 +147,41 @@ class _Stored(_Lenient):
     files: dict[str, str] = {}
 
     @property
-    def asked(self) -> tuple[str, float | None] | None:
-        if isinstance(self.judge, _StoredJudge):
-            return self.judge.model, self.judge.temperature
-        return None if self.judge is None else (self.judge, self.judge_temperature)
-
-    @property
     def paths(self) -> list[str]:
         return [model.path for model in (*self.models, self.model_a, self.model_b) if model is not None]
 
-    @property
-    def sources(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _NO_SOURCES}
+    def options(self, name: str, source: str) -> dict[str, Any]:
+        """What the report ``name`` is on, by option. One at its default is missing, so a later version may add some.
+
+        Raises:
+            InputError: an option of the stories is unknown or damaged.
+        """
+        stories = self.stories if isinstance(self.stories, dict) else {"completions": self.stories}
+        settings = changed(from_json(StoryConfig, stories, source))
+        settings |= settings.pop("sampling", {})
+        if name == "calibration":
+            settings["stories"] = settings.pop("completions")
+        if stories is not self.stories:
+            settings["held_out"] = "(which, that version did not say)"
+        if isinstance(self.judge, _StoredJudge):
+            settings |= {"judge": self.judge.model, "judge_temperature": self.judge.temperature}
+        else:
+            settings |= {"judge": self.judge, "judge_temperature": self.judge_temperature}
+        text, reference = (
+            [f"{file} ({self.files.get(file, '')[:12]})" for file in files]
+            for files in (self.training_text, [self.reference] if self.reference else [])
+        )
+        settings |= {"prompt": self.prompt, "text": text, "reference": reference, "probes": self.probes}
+        options = {f"--{setting.replace('_', '-')}": value for setting, value in settings.items()}
+        options["the prompt for pairs"] = self.pair_prompt
+        return options | ({"the models": self.paths} if name == "pairwise" else {})
+
+
+def _shown(option: str, value: Any) -> str:
+    if value in (None, [], ()):
+        return f"without {option}"
+    words = value.get("version") if isinstance(value, dict) else value
+    return f"with {option} {excerpt(' '.join(map(str, words)) if isinstance(words, list | tuple) else str(words))}"
 
 
 # Grades

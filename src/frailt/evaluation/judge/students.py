@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from frailt.configs import from_json
+from frailt.configs import changed, from_json
 from frailt.data.storyworld import stories
 from frailt.data.text import read_stories
 from frailt.device import Device
@@ -29,6 +29,10 @@ MOST = 100_000
 """Completions of one model."""
 LONGEST_GUESS = 1 << 14
 """Characters at most that a story which is not written yet is taken to have."""
+
+_FIRST = ("temperature", "top_k", "top_p", "min_p", "max_tokens", "seed")
+"""Settings of the first version, in its order. They always tell completions apart, later ones only if they are changed:
+so the files of every version are found."""
 
 Report = Callable[[float, str], None]
 """Told how many stories are written, a part of those under way among them, and the same in words."""
@@ -240,7 +244,7 @@ def completions_of(
     """
     asked: dict[str, Any] = {
         "weights": weights,
-        "sampling": asdict(sampling),
+        "sampling": {name: getattr(sampling, name) for name in _FIRST} | changed(sampling),
         "completions": number,
         "beginnings": [beginning.text for beginning in beginnings],
     }
