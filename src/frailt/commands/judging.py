@@ -4,9 +4,9 @@ import math
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from frailt.evaluation.judge import checks, reports
 from frailt.evaluation.judge.asking import Asked, Tally, consult, summary
 from frailt.evaluation.judge.client import Judge, JudgeConfig
 from frailt.evaluation.judge.estimate import estimate
-from frailt.evaluation.judge.grading import Form, compare_form, grade_form
+from frailt.evaluation.judge.grading import METRICS, Form, compare_form, grade_form
 from frailt.evaluation.judge.ledger import Question
 from frailt.evaluation.judge.prompt import GRADE, read_prompt
 from frailt.evaluation.judge.reports import Report, servers_of
@@ -41,9 +41,8 @@ class Writing:
     device: Device = "cpu"
     """Where models write. Small ones are fastest on the CPU."""
 
-    def check_models(self) -> None:
-        """Refuse none; where models stand after an option that takes several files, it has taken them."""
-        if not self.models:
+    def __post_init__(self) -> None:
+        if not self.models:  # Where they stand after an option that takes several files, it has taken them.
             raise InputError(
                 "name at least one model, before options that take several files: a run folder, a saved model's folder "
                 "or a llama2.c .bin file"
@@ -63,15 +62,8 @@ class Writing:
                 file=sys.stderr,
             )
         with ProgressLine() as line:
-            return write_stories(
-                self.models,
-                self.stories,
-                self.out,
-                tokenizer=self.tokenizer,
-                device=self.device,
-                report=lambda done, total, state: line.show("writing", done, total, state),
-                **options,
-            )
+            options |= {"tokenizer": self.tokenizer, "device": self.device, "report": partial(line.show, "writing")}
+            return write_stories(self.models, self.stories, self.out, **options)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +82,10 @@ class Measured(Writing):
             return loss.nats_per_token, ", ".join(file.name for file in self.valid)
         from frailt.training.run_folder import RunFolder
 
-        folder = RunFolder(path)
-        if not (path / "run.json").is_file() or (result := folder.result) is None:
+        run = RunFolder(path)
+        if not (path / "run.json").is_file() or run.result is None:
             return None, None
-        return result.valid_loss, f"its run, on {folder.record().data.name}"
+        return run.result.valid_loss, f"its run, on {run.record().data.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +111,8 @@ class Asking:
         if self.estimate:
             print(estimate(asked, self.judge, ledger))
             return None
-        with _asking() as shown:
-            return consult(asked, self.judge, ledger, again=self.again, report=shown)
+        with ProgressLine() as line:
+            return consult(asked, self.judge, ledger, again=self.again, report=_shown(line))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +136,10 @@ class Grade(Wording, Asking, Measured):
 @dataclass(frozen=True, kw_only=True)
 class Pairwise(Asking, Writing):
     """Options of ``frailt judge pairwise``."""
+
+    def __post_init__(self) -> None:
+        if len(self.models) != 2:
+            raise InputError("name two models, before options that take several files; for more, grade them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +171,6 @@ def grade(args: list[str], description: str) -> None:
     from frailt.paper.section_4_2 import claims
 
     command: Grade = parse(Grade, "judge grade", args, description)
-    command.check_models()
     report = command.report("judge", judge=command.judge, forms=(command.form,))
     command.check(report)
     students = command.students(write=not command.estimate, loss_of=command.loss_of)
@@ -204,9 +199,8 @@ def calibrate(args: list[str], description: str) -> None:
     tally, [graded, paired] = reply
     result = checks.calibration(graded, paired, len(beginnings))
     checks.write_calibration(result, tally, servers_of(graded, paired), report)
-    columns = list(next((grades for grades in result.grades.values() if grades), {}))
-    rows = [(name, *(f"{grades[c].value:.2f}" for c in columns)) for name, grades in result.grades.items() if grades]
-    print(table(("ending", *columns), rows))
+    rows = [(name, *(f"{grade.value:.2f}" for grade in row.values())) for name, row in result.grades.items() if row]
+    print(table(("ending", *METRICS, "average"), rows))
     pairs = [(name, *checks.preference_cells(preference)) for name, preference in result.pairs.items()]
     print(table(("real ending (A) or", *checks.PREFERENCE), _short(pairs)))
     print(f"Endings: {result.verdict}.")
@@ -215,8 +209,6 @@ def calibrate(args: list[str], description: str) -> None:
 
 def pairwise(args: list[str], description: str) -> None:
     command: Pairwise = parse(Pairwise, "judge pairwise", args, description)
-    if len(command.models) != 2:
-        raise InputError("name two models, before options that take several files; for more, grade them")
     report = command.report("pairwise", judge=command.judge, forms=(compare_form(),))
     command.check(report)
     students = command.students(write=not command.estimate)
@@ -235,7 +227,6 @@ def offline(args: list[str], description: str) -> None:
     from frailt.inference.torch_decoder import TorchStoryteller
 
     command: Offline = parse(Offline, "judge offline", args, description)
-    command.check_models()
     # Whatever is wrong with them is said before the models write.
     training_text = read_stories(command.text) if command.text else None
     reference = TorchStoryteller.load(command.reference, command.tokenizer) if command.reference is not None else None
@@ -282,26 +273,24 @@ def _finish(report: Report, tally: Tally, more: str = "") -> None:
     print(f"Report: {report.out / f'{report.name}.md'}   Replies: {report.out / 'replies.jsonl'}{more}")
 
 
-@contextmanager
-def _asking() -> Iterator[Callable[[Tally], None]]:
+def _shown(line: ProgressLine) -> Callable[[Tally], None]:
     """What shows where the asking stands, and says now and then what is wrong with the judge. Writes to stderr."""
     waited, notes = -math.inf, set[str]()
-    with ProgressLine() as line:
 
-        def show(tally: Tally) -> None:
-            nonlocal waited
-            refused = f", {tally.refused} refused" if tally.refused else ""
-            state = (
-                f"{tally.answered}/{tally.questions} answered, {tally.failed} failed{refused}, {tally.calls} calls, "
-                f"{tally.prompt_tokens + tally.completion_tokens:,} tokens"
-            )
-            line.show("asking", tally.questions - tally.open, tally.questions, state)
-            for note in (tally.notice and f"the judge refuses a question ({tally.notice})", tally.stopped):
-                if note and note not in notes:
-                    notes.add(note)
-                    print(note, file=sys.stderr, flush=True)
-            if tally.waiting and time.monotonic() - waited > LOG_SECONDS:
-                waited = time.monotonic()
-                print(tally.waiting, file=sys.stderr, flush=True)
+    def show(tally: Tally) -> None:
+        nonlocal waited
+        refused = f", {tally.refused} refused" if tally.refused else ""
+        state = (
+            f"{tally.answered}/{tally.questions} answered, {tally.failed} failed{refused}, {tally.calls} calls, "
+            f"{tally.prompt_tokens + tally.completion_tokens:,} tokens"
+        )
+        line.show("asking", tally.questions - tally.open, tally.questions, state)
+        for note in (tally.notice and f"the judge refuses a question ({tally.notice})", tally.stopped):
+            if note and note not in notes:
+                notes.add(note)
+                print(note, file=sys.stderr, flush=True)
+        if tally.waiting and time.monotonic() - waited > LOG_SECONDS:
+            waited = time.monotonic()
+            print(tally.waiting, file=sys.stderr, flush=True)
 
-        yield show
+    return show

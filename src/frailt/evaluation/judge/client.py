@@ -11,9 +11,10 @@ import os
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx2
 import openai
@@ -35,8 +36,8 @@ LONGEST_WAIT = 900.0
 
 _OF_ALL_QUESTIONS = re.compile(r"\btools?\b|\btool_choice\b|\bfunctions?\b|--jinja|\btemperature\b", re.IGNORECASE)
 """What an error names where it is about how every question is asked, and not about one of them."""
-_ENDING = frozenset({401, 402, 404, 405, 407, 410})
-"""Statuses that every other question would meet too."""
+_ENDING = frozenset({401, 402, 404, 405, 407, 410, 429})
+"""Statuses that every other question would meet too; 429 where it is no limit of the rate."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,12 +97,8 @@ def _address(text: str, source: str) -> httpx2.URL:
     return url
 
 
-def read_key(config: JudgeConfig) -> str:
-    """The key in the environment; empty where there is none and none is needed.
-
-    Raises:
-        InputError: the server needs a key and the environment has none, or not a usable one.
-    """
+def _key(config: JudgeConfig) -> str:
+    """The key in the environment; empty where there is none and none is needed."""
     key = os.environ.get(KEY_VARIABLE, "").strip()
     if not key and config.url.host == httpx2.URL(OPENAI_URL).host:
         raise InputError(
@@ -132,11 +129,11 @@ class Judge:
     """A judge that can be asked. Several threads may ask at once.
 
     Raises:
-        InputError: as `read_key`, or the environment names a proxy that cannot be used.
+        InputError: the environment lacks a key that the server needs, or names a proxy that cannot be used.
     """
 
     def __init__(self, config: JudgeConfig, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.config, self.clock, key = config, clock, read_key(config)
+        self.config, self.clock, key = config, clock, _key(config)
         url = config.url
         self._secrets = [secret for secret in (key, url.password, url.query.decode()) if len(secret) >= SECRET]
         self._names_tool = True
@@ -173,26 +170,20 @@ class Judge:
         if self.config.judge_temperature is not None:
             request["temperature"] = self.config.judge_temperature
         started = self.clock()
-        trouble: Exception
         try:
-            body = self._body(request, started)
-        except TryAgainError as error:
-            trouble = error
-        except openai.APITimeoutError:
-            trouble = TryAgainError("timed out")
+            # Cleaned before anything is cut off it: half a key would not be found any more.
+            text = self.clean(self._body(request, started).decode("utf-8-sig", errors="replace"))
+            result = self._reply(text, form, self.clock() - started, named)
+        except (openai.APITimeoutError, TimeoutError):
+            result = TryAgainError("timed out")
         except openai.APIStatusError as error:
             words = error.response.content.decode("utf-8-sig", errors="replace")
-            trouble = self._trouble(error.status_code, _error(words), error.response.headers, named)
+            result = self._trouble(error.status_code, _error(words), error.response.headers, named)
         except (openai.APIError, httpx2.HTTPError, OSError, UnicodeError) as error:  # A body is not as its header says.
-            trouble = TryAgainError(_broken(error))
-        else:
-            # Cleaned before anything is cut off it: half a key would not be found any more.
-            text = self.clean(body.decode("utf-8-sig", errors="replace"))
-            result = self._reply(text, form, self.clock() - started, named)
-            if isinstance(result, Reply):
-                return result
-            trouble = result
-        raise trouble  # Out here, so that it carries no other exception, which would carry what the server said.
+            result = TryAgainError(_broken(error))
+        if isinstance(result, Reply):
+            return result
+        raise result  # Out here, so that it carries no other exception, which would carry what the server said.
 
     def _body(self, request: dict[str, Any], started: float) -> bytes:
         """What the server sends, within the time and length that one call may take."""
@@ -203,7 +194,7 @@ class Judge:
                 if len(body) > LARGEST_REPLY:
                     return body[:LARGEST_REPLY]  # Not JSON any more, so trouble.
                 if self.clock() - started > self.config.timeout:
-                    raise TryAgainError("timed out")
+                    raise TimeoutError
         return body
 
     def _reply(self, text: str, form: Form, seconds: float, named: bool) -> Reply | Exception:
@@ -246,49 +237,41 @@ class Judge:
 
     def _trouble(self, status: int, error: "_Error", headers: Mapping[str, str], named: bool) -> Exception:
         """What an error means for this question and for the others."""
-        config, words = self.config, self._words(error.words)
-        reason = f"status {status}{': ' + words if words else ''}"
-        if status == 429 and error.code != "insufficient_quota":
-            return self._wait(f"rate limit{': ' + words if words else ''}", headers)
-        if named and status in (400, 422, 500, 501) and "tool_choice" in f"{error.parameter} {error.words}":
+        server, words = self.config.server, self._words(error.words)
+        limited = status == 429 and error.code != "insufficient_quota"
+        reason = f"{'rate limit' if limited else f'status {status}'}{': ' + words if words else ''}"
+        subject = f"{error.parameter} {error.words}"
+        if named and status in (400, 422, 500, 501) and "tool_choice" in subject:
             # LM Studio and others take a word only; with one function, "required" says the same.
             self._names_tool = False
             return RephrasedError(reason)
-        of_all = bool(_OF_ALL_QUESTIONS.search(f"{error.parameter} {error.words}")) and not self._known
-        if status in (408, 409, 425) or (status >= 500 and not of_all):
-            return self._wait(reason, headers)
-        if status not in _ENDING and status != 429 and not of_all:
+        of_all = bool(_OF_ALL_QUESTIONS.search(subject)) and not self._known
+        if limited or status in (408, 409, 425) or (status >= 500 and not of_all):
+            seconds = retry_after(headers, time.time)
+            if seconds is not None and seconds > LONGEST_WAIT:
+                wait = min(seconds, 1e9)
+                return InputError(f"{server} asks to wait {wait:.0f} s; give the same command again later")
+            return TryAgainError(reason, seconds)
+        if status not in _ENDING and not of_all:
             return RefusedError(reason)
         way_out = {
-            401: f"set {KEY_VARIABLE} to a key that {config.server} takes",
+            401: f"set {KEY_VARIABLE} to a key that {server} takes",
             402: "its account has no credit left",
             404: "name a model that the server has with --judge, and its address with --base-url",
             429: "its account has no credit left",
         }.get(status, "see --judge, --base-url and --judge-temperature")
-        return InputError(f"{config.server} refuses ({reason}); {way_out}")
-
-    def _wait(self, reason: str, headers: Mapping[str, str]) -> Exception:
-        seconds = retry_after(headers, time.time)
-        if seconds is not None and seconds > LONGEST_WAIT:
-            return InputError(
-                f"{self.config.server} asks to wait {min(seconds, 1e9):.0f} s; give the same command again later"
-            )
-        return TryAgainError(reason, seconds)
+        return InputError(f"{server} refuses ({reason}); {way_out}")
 
 
 def retry_after(headers: Mapping[str, str], now: Callable[[], float]) -> float | None:
     """Seconds that a server asks to wait: a number, or a date; None where it does not say."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if value is None:
-            continue
+        value, seconds = headers.get(name, ""), math.nan
         try:
             seconds = float(value) * unit
         except ValueError:
-            try:
+            with suppress(ValueError, OverflowError, OSError):
                 seconds = parsedate_to_datetime(value).timestamp() - now()
-            except (ValueError, OverflowError, OSError):
-                continue
         if not math.isnan(seconds):
             return max(0.0, seconds)
     return None
@@ -306,37 +289,26 @@ def _broken(error: BaseException) -> str:
     return f"the connection broke: {type(error).__name__}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Error:
+class _Error(NamedTuple):
     """What the body of an error says."""
 
     words: str
-    code: int | str | None = None
+    code: Any = None
     parameter: str = ""
 
 
 def _error(text: str) -> _Error:
     """Read the body of an error as OpenAI's protocol, FastAPI, or the gateways before them write it."""
-    text = text[:LARGEST_REPLY]
     try:
-        body = json.loads(text)
-    except (ValueError, RecursionError):
-        # A page, mostly: its text, without its markup.
-        return _Error(re.sub(r"<[^<>]*>", " ", re.sub(r"(?is)<(script|style)\b.*?</\1>", " ", text[:4096])))
+        body = json.loads(text[:LARGEST_REPLY])
+    except (ValueError, RecursionError):  # A page, mostly: its text, without its markup.
+        return _Error(re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^<>]*>", " ", text[:4096]))
     match body:
         case {"error": dict(inner)}:
             body = inner
-        case {"error": str(words)}:
-            return _Error(words)
     match body:
-        case {"detail": [*entries]}:
-            shown = [
-                f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}"
-                for entry in entries[:3]
-                if isinstance(entry, dict) and isinstance(entry.get("loc"), list) and isinstance(entry.get("msg"), str)
-            ]
-            return _Error("; ".join(shown) or text)
-        case {"message": str(words)} | {"detail": str(words)}:
-            code, parameter = body.get("code"), body.get("param")
-            return _Error(words, code if isinstance(code, int | str) else None, str(parameter or ""))
-    return _Error(text)
+        case {"detail": [{"loc": [*place], "msg": str(words)}, *_]}:
+            return _Error(f"{'.'.join(map(str, place))}: {words}")
+        case {"message": str(words)} | {"detail": str(words)} | {"error": str(words)}:
+            return _Error(words, body.get("code"), str(body.get("param") or ""))
+    return _Error(text[:LARGEST_REPLY])
