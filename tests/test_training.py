@@ -32,7 +32,7 @@ from frailt.model.checkpoint import load_model
 from frailt.model.config import ModelConfig
 from frailt.model.frailt import FraiLT
 from frailt.training.config import OptimizerConfig, TrainConfig
-from frailt.training.depth import passes_at
+from frailt.training.depth import mean_depth, passes_at
 from frailt.training.device import choose_precision
 from frailt.training.loop import Training
 from frailt.training.metrics import Metrics
@@ -530,6 +530,9 @@ def test_late_passes_begin_after_their_share_of_the_steps() -> None:
     config = replace(TINY, passes="late", late=0.25, model=replace(TINY.model, shape="2+1^5"))
     assert config.steps == 20
     assert [passes_at(config, step) for step in range(20)] == [(1, 1)] * 5 + [None] * 15
+    assert mean_depth(config, 0, 20) == pytest.approx((5 * 3 + 15 * 7) / 20)
+    assert (mean_depth(config, 3, 4), mean_depth(config, 5, 6), mean_depth(config, 4, 6)) == (3, 7, 5)
+    assert mean_depth(replace(config, passes="fixed"), 0, 20) == 7
 
 
 def test_a_batch_goes_to_the_device_whole_and_is_sliced_there(corpus: Corpus) -> None:

@@ -19,6 +19,7 @@ from frailt.model.counts import activation_bytes, count
 from frailt.studies.cells import cell_folder, label, labels
 from frailt.studies.workers import threads_at
 from frailt.training.config import TrainConfig
+from frailt.training.depth import mean_depth
 from frailt.training.loop import VALIDATION
 from frailt.training.trainer import measure_speed
 
@@ -39,8 +40,9 @@ class Speed:
         """What is left of a run after ``done`` steps, validations counted as ``loop.VALIDATION`` says."""
         some = min(config.eval_tokens, valid_tokens)
         validated = (config.evaluations - 1) * some * (1 - done / config.steps) + valid_tokens
-        tokens = (config.steps - done) * config.tokens_per_step + validated * VALIDATION
-        return tokens * (self.first + (config.model.depth - 1) * self.block)
+        depth = mean_depth(config, done, config.steps) if done < config.steps else 0.0
+        training = (config.steps - done) * config.tokens_per_step * (self.first + (depth - 1) * self.block)
+        return training + validated * VALIDATION * (self.first + (config.model.depth - 1) * self.block)
 
 
 def measure_speeds(configs: Sequence[TrainConfig], corpus: Corpus, *, rounds: int = 5) -> list[float]:

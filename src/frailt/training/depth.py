@@ -4,6 +4,8 @@ A new schedule (a curriculum) is a value of ``TrainConfig.passes`` and a branch 
 config and step alone, so every rank makes the same passes and a resumed run goes on with them.
 """
 
+import math
+
 import numpy as np
 
 from frailt.training.config import TrainConfig
@@ -24,9 +26,16 @@ def passes_at(config: TrainConfig, step: int) -> tuple[int, ...] | None:
     if config.passes == "fixed":
         return None
     if config.passes == "late":
-        return (1,) * len(config.model.groups) if step < config.late * config.steps else None
+        return (1,) * len(config.model.groups) if step < math.ceil(config.late * config.steps) else None
     random = np.random.default_rng([config.seed, step])
     return tuple(
         1 + min(int(random.poisson(group.iterations - 1)), MOST * group.iterations) if group.iterations > 1 else 1
         for group in config.model.groups
     )
+
+
+def mean_depth(config: TrainConfig, first: int, end: int) -> float:
+    """Mean effective depth of the steps from ``first`` up to, not including, ``end``: what they cost beside others."""
+    shallow = min(end, math.ceil(config.late * config.steps)) - first if config.passes == "late" else 0
+    share = max(shallow, 0) / (end - first)
+    return share * sum(group.blocks for group in config.model.groups) + (1 - share) * config.model.depth

@@ -20,7 +20,7 @@ from frailt.model.frailt import FraiLT
 from frailt.training.checkpoint import State
 from frailt.training.compiled import compile_blocks
 from frailt.training.config import TrainConfig
-from frailt.training.depth import passes_at
+from frailt.training.depth import mean_depth, passes_at
 from frailt.training.device import autocast, choose_precision
 from frailt.training.interrupt import Interrupt
 from frailt.training.metrics import Metrics, draw_losses
@@ -265,11 +265,14 @@ class Training:
         return nats / targets
 
     def tokens_left(self) -> float:
-        """What is still to be done, in tokens of training."""
+        """What is still to be done, in tokens of training at the depth of the last step."""
         config, everything = self.config, len(self.corpus.valid.tokens)
         validation = sum(
             everything if step == config.steps else min(config.eval_tokens, everything)
             for step in self.validate_at
             if step > self.step
         )
-        return (config.steps - self.step) * config.tokens_per_step + VALIDATION * validation
+        now = mean_depth(config, self.step - 1, self.step)
+        steps = config.steps - self.step
+        left = steps * mean_depth(config, self.step, config.steps) if steps else 0.0
+        return (left * config.tokens_per_step + VALIDATION * validation * config.model.depth) / now
