@@ -177,25 +177,19 @@ class _Run:
         finally:
             self.halt(self.trouble or f"the judge at {self.judge.config.server} did not answer them", lost=True)
             pool.shutdown(cancel_futures=True)
-            self.keep_refusals()
+            if self.takes_questions:  # Else it is not the questions that are refused, and none is marked.
+                for key, words in self.refused.items():
+                    form, question = self.keyed[key]
+                    self.ledger.add(question, form, self.judge.config, Reply(fault=words, refused=True))
         for task in tasks:
             if not task.cancelled():
                 task.result()
         return self.tally()
 
-    def keep_refusals(self) -> None:
-        """Write them down if the judge takes questions now: else it is not the questions that are refused."""
-        if self.takes_questions:
-            for key, words in self.refused.items():
-                form, question = self.keyed[key]
-                self.ledger.add(question, form, self.judge.config, Reply(fault=words, refused=True))
-
     def tally(self) -> Tally:
         answered = sum(self.ledger.answer(key) is not None for key in self.keyed)
         failed = [fault for key in self.keyed if (fault := self.ledger.fault(key)) is not None]
-        refused = [
-            words for key in self.keyed if (words := self.refused.get(key) or self.ledger.refusal(key)) is not None
-        ]
+        refused = [words for key in self.keyed if (words := self.refused.get(key) or self.ledger.refusal(key))]
         faults = Counter(excerpt(fault, LONGEST_WORDS) for fault in (*failed, *refused)).most_common()
         done = answered + len(failed) + len(refused) == len(self.keyed)
         return Tally(
