@@ -278,7 +278,7 @@ BAD = [
         "reproduce --data data --report --out absent",
         r"absent holds no complete run of this protocol and data",
     ),
-    ("reproduce --data data --out data", r"data holds other files and no grid; choose another --out"),
+    ("reproduce --data data --out data", r"data holds other files and no study; choose another --out"),
     (f"evaluate runs/mine --text held-out.txt --device {NO_DEVICE}", rf"device {NO_DEVICE} is not available here"),
     ("export runs/mine --to onnx --out x", r"--to 'onnx' is not one of transformers, gguf"),
     ("export runs/mine --to gguf --out x --passes 0", r"passes 0 do not fit shape 1\^3"),

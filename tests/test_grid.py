@@ -518,7 +518,7 @@ def test_a_grid_takes_as_long_as_its_longest_cell(corpus: Corpus) -> None:
 
 def test_a_folder_with_other_files_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     (tmp_path / "report.md").write_text("my own")
-    with pytest.raises(InputError, match="holds other files and no grid; choose another --out"):
+    with pytest.raises(InputError, match="holds other files and no study; choose another --out"):
         sweep(GRID.cells(), corpus, tmp_path)
     assert (tmp_path / "report.md").read_text() == "my own"
 

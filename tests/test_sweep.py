@@ -1,6 +1,7 @@
 """Runs that differ in chosen settings: every combination, and what is reported of them."""
 
 import json
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,14 @@ from frailt.cli import main
 from frailt.configs import from_json
 from frailt.data.corpus import Corpus
 from frailt.model.config import ModelConfig
+from frailt.model.variant import Variant
 from frailt.studies.cells import settings_of, with_settings
+from frailt.studies.compare import compare
+from frailt.studies.comparison import CompareConfig
 from frailt.studies.vary import SweepResult, combinations, draw_sweep, markdown, write_sweep
 from frailt.studies.workers import work
 from frailt.training.config import TrainConfig
+from frailt.training.run_folder import RunFolder
 
 BASE = TrainConfig(
     model=ModelConfig(shape="1^2", dim=16, heads=2, vocab_size=300, context=16), tokens=64, batch=2, evaluations=1
@@ -125,3 +130,24 @@ def test_the_command_trains_once_and_then_has_nothing_left_to_do(
     assert main(command) == 0
     assert "all 2 models are complete" in capsys.readouterr().out
     assert records == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("runs/*/run.json")}
+
+
+def test_a_damaged_record_costs_no_report(study: tuple[Corpus, Path], tmp_path: Path) -> None:
+    corpus, made = study
+    out = tmp_path / "out"
+    shutil.copytree(made / "cells", out / "cells")
+    first, *_ = sorted((out / "cells").iterdir())
+    first.write_text("{}")
+    write_sweep(BASE, AXES, corpus, out)
+    assert [len(point.failed) for point in read(out).points].count(1) == 1
+    assert f"{first.name} lacks" in (out / "sweep.md").read_text()
+
+
+def test_a_comparison_takes_no_records_of_another_protocol(study: tuple[Corpus, Path], tmp_path: Path) -> None:
+    corpus, made = study
+    shutil.copytree(made / "cells", tmp_path / "cells")
+    longer = replace(BASE, tokens=2 * BASE.tokens)
+    result = compare(CompareConfig(shapes=("1", "1^2"), base=longer), corpus, tmp_path)
+    losses = {row.name: row.losses[0].nats for row in result.rows}
+    trained = {str(Variant.of(run.config().model)): run for run in map(RunFolder, (tmp_path / "runs").iterdir())}
+    assert losses == {name: pytest.approx(float(run.story_nats().sum())) for name, run in trained.items()}

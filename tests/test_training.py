@@ -31,6 +31,7 @@ from frailt.files import BusyError, hold
 from frailt.model.checkpoint import load_model
 from frailt.model.config import ModelConfig
 from frailt.model.frailt import FraiLT
+from frailt.training.checkpoint import parameter_order
 from frailt.training.config import OptimizerConfig, TrainConfig
 from frailt.training.depth import mean_depth, passes_at
 from frailt.training.device import choose_precision
@@ -447,6 +448,14 @@ def test_a_rate_climbs_to_its_peak_and_falls_to_0(
 def test_a_cooldown_must_fit_behind_the_warmup() -> None:
     with pytest.raises(InputError, match=r"cooldown 0\.95 and warmup 0\.1 are more than the whole run"):
         OptimizerConfig(cooldown=0.95, warmup=0.1, schedule="constant")
+    OptimizerConfig(warmup=0.9)  # Of other schedules it is no part.
+
+
+def test_tensors_that_decay_come_first_even_where_nothing_decays() -> None:
+    """The first versions numbered the saved state of AdamW in this order."""
+    model = FraiLT(ModelConfig(shape="1^2", dim=16, heads=2))
+    orders = [parameter_order(model, make_optimizers(model, OptimizerConfig(weight_decay=d))[0]) for d in (0.0, 0.1)]
+    assert orders[0] == orders[1]
 
 
 def test_only_matrices_decay_and_encodings_do_not() -> None:

@@ -18,6 +18,7 @@ def run(args: list[str]) -> None:
     from frailt.studies.vary import combinations, write_sweep
     from frailt.training.config import TrainConfig
     from frailt.training.presets import PRESETS, Preset
+    from frailt.training.run_folder import INCIDENTAL
 
     @dataclass(frozen=True, kw_only=True)
     class Start:
@@ -40,7 +41,9 @@ def run(args: list[str]) -> None:
         """Name and values, read as the option of that name is."""
         path, _, values = text.partition("=")
         name = path.strip().rpartition(".")[2].replace("-", "_")
-        if name not in settings_of(base) or not values:
+        given = path.strip().rpartition(".")[0]
+        known = settings_of(base).keys() - INCIDENTAL - {"vocab_size"}
+        if name not in known or given not in ("", "model", "optimizer") or not values:
             raise InputError(
                 f"--vary {excerpt(text)!r} is not understood; write a setting and values, like lr=1e-3,2e-3"
             )

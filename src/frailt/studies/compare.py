@@ -10,7 +10,7 @@ from frailt.errors import InputError
 from frailt.files import write_json, write_text
 from frailt.model.counts import count
 from frailt.model.variant import Variant
-from frailt.studies.cells import CompleteRun, StudyData, complete_runs, gap_of
+from frailt.studies.cells import CompleteRun, StudyData, complete_runs, gap_of, same_run
 from frailt.studies.comparison import CompareConfig, Comparison, Row
 from frailt.studies.estimate import measure_speeds
 from frailt.studies.figures import draw_comparison
@@ -59,7 +59,8 @@ def compare(
                 resume=True,
                 report=lambda progress, name=name: report(name, progress),
             )
-    complete, damaged = complete_runs(out, corpus, lambda _: True)
+    # A sweep or a grid in the same folder may have left records of runs by another protocol.
+    complete, damaged = complete_runs(out, corpus, lambda run: same_run(config.run(config.variant(run), run.seed), run))
     runs: dict[Variant, dict[int, CompleteRun]] = {variant: {} for variant in config.variants}
     named = [(config.variant(run.config), run.config.seed, run) for run in complete]
     for variant, seed, run in sorted(named, key=lambda x: (x[0].shape.blocks, x[0].shape.depth, str(x[0]), x[1])):

@@ -89,9 +89,11 @@ def check_folder(out: Path) -> None:
     Raises:
         InputError: it is one.
     """
+    kinds = ("runs/*/run.json", "runs/*.failed.json", "cells/*.json", "budgets.json")
     names = {path.name for path in out.iterdir()} if out.is_dir() else set[str]()
-    if out.is_file() or (names and not names & {"runs", "cells", "budgets.json"}):
-        raise InputError(f"{out} holds other files and no grid; choose another --out")
+    # Its first run may have been stopped before it was begun.
+    if out.is_file() or (names - {"runs"} and not any(any(out.glob(kind)) for kind in kinds)):
+        raise InputError(f"{out} holds other files and no study; choose another --out")
 
 
 class Watch:

@@ -11,7 +11,7 @@ from typing import Any
 
 from frailt.data.corpus import Corpus
 from frailt.device import choose_device
-from frailt.errors import excerpt
+from frailt.errors import InputError, excerpt
 from frailt.figures import new_figure, save_figure
 from frailt.files import write_json, write_text
 from frailt.reports import Markdown, markdown_table, render
@@ -85,7 +85,11 @@ class SweepResult:
 
 
 def read_points(base: TrainConfig, axes: Mapping[str, Sequence[Any]], corpus: Corpus, out: Path) -> list[Point]:
-    """What is known of every combination, from the records in ``out/cells``."""
+    """What is known of every combination, from the records in ``out/cells``.
+
+    Raises:
+        InputError: nothing is.
+    """
     points: dict[str, Point] = {}
     for config in combinations(base, axes):
         values = settings_of(config)
@@ -94,12 +98,18 @@ def read_points(base: TrainConfig, axes: Mapping[str, Sequence[Any]], corpus: Co
             json.dumps(settings), Point(settings=settings, losses={}, bits_per_byte={}, failed={})
         )
         folder, seed = cell_folder(config, corpus, out), str(config.seed)
-        if (reason := failure(folder)) is not None:
-            point.failed[seed] = reason
-        elif record_file(folder).is_file():
-            loss = CompleteRun.read(record_file(folder)).loss
+        if record_file(folder).is_file():  # Before a failure that a later try has made good.
+            try:
+                loss = CompleteRun.read(record_file(folder)).loss
+            except InputError as error:
+                point.failed[seed] = str(error)
+                continue
             point.losses[seed] = loss.nats_per_token
             point.bits_per_byte[seed] = loss.bits_per_byte
+        elif (reason := failure(folder)) is not None:
+            point.failed[seed] = reason
+    if not any(point.losses or point.failed for point in points.values()):
+        raise InputError(f"{out} holds no complete run of this sweep; train some first")
     return list(points.values())
 
 
@@ -113,6 +123,7 @@ def write_sweep(base: TrainConfig, axes: Mapping[str, Sequence[Any]], corpus: Co
         provenance=provenance(choose_device(base.device)),
     )
     json_file, table = out / "sweep.json", out / "sweep.md"
+    (out / "sweep.png").unlink(missing_ok=True)  # Where these axes have no picture, an earlier one would mislead.
     write_json(json_file, dataclasses.asdict(result))
     write_text(table, markdown(result))
     return [table, json_file, *draw_sweep(result, out / "sweep.png")]

@@ -43,7 +43,7 @@ class OptimizerConfig:
         require(self, "lr muon_lr clip cooldown", 0, above=True)
         require(self, "beta1 beta2 momentum warmup", 0, 1)
         require(self, "weight_decay looped_decay", 0)
-        if self.cooldown > 1 - self.warmup:
+        if self.schedule == "constant" and self.cooldown > 1 - self.warmup:
             raise InputError(f"cooldown {self.cooldown:g} and warmup {self.warmup:g} are more than the whole run, 1")
 
 

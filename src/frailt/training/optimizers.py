@@ -25,15 +25,18 @@ def make_optimizers(model: FraiLT, config: OptimizerConfig) -> list[torch.optim.
     encodings are tables of vectors, and stay with AdamW.
     """
     table, looped = weights(model.config), [group.iterations > 1 for group in model.config.groups]
-    parts: dict[bool, dict[float, list[nn.Parameter]]] = {False: defaultdict(list), True: defaultdict(list)}
+    # First what decays, then the rest, also where neither does: the first versions numbered their saved state so.
+    parts: dict[bool, dict[tuple[bool, float], list[nn.Parameter]]] = {
+        muon: defaultdict(list) for muon in (False, True)
+    }
     for name, parameter in model.named_parameters():
         where = name.split(".")
         matrix = where[0] == "groups" and table[name].decays
         decay = config.weight_decay if table[name].decays else 0.0
         if matrix and looped[int(where[1])]:
             decay *= config.looped_decay
-        parts[matrix and config.optimizer == "muon"][decay].append(parameter)
-    adamw, muon = ([{"params": p, "weight_decay": decay} for decay, p in part.items()] for part in parts.values())
+        parts[matrix and config.optimizer == "muon"][table[name].decays, decay].append(parameter)
+    adamw, muon = ([{"params": p, "weight_decay": decay} for (_, decay), p in part.items()] for part in parts.values())
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(adamw, lr=config.lr, betas=(config.beta1, config.beta2), fused=True)
     ]
