@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
@@ -286,7 +286,11 @@ def test_a_cell_that_fails_does_not_stop_the_others(
     assert reason is not None
     assert "training has diverged" in reason
     assert RunFolder(cell_folder(tame[0], corpus, tmp_path)).is_complete
-    monkeypatch.setattr(sweeping, "run_local", lambda *args, **_: work(*args, lambda: False))  # In this process.
+
+    def here(configs: Sequence[TrainConfig], data: Path, out: Path, **_: Any) -> None:
+        work(configs, data, out, lambda: False)
+
+    monkeypatch.setattr(sweeping, "run_local", here)  # In this process.
     outcome = sweep(replace(wild, seeds=(0,)).cells(), corpus, tmp_path)
     names = {cell_folder(cell, corpus, tmp_path).name for cell in replace(wild, seeds=(0,)).cells()}
     assert {name.rpartition("-")[0] for name in names} == {"d8-1-s0", "d8-2-s0"}
